@@ -1,0 +1,697 @@
+//! The circuit breaker: stops asking a provider that fails, and finds out with a few probes when to ask again.
+//!
+//! Three states, each holding only its own fields. Every permit carries the *generation* it was issued in, which
+//! changes with every transition and with nothing else: a result from an earlier generation can change a counter and
+//! no more, however late it comes. Probe slots count calls **in flight**, not calls made, so a probe that ends without
+//! a verdict (cancelled, throttled, the caller's own mistake) gives its slot to the next one and can never wedge the
+//! circuit; probes that never end are bounded by the half-open deadline.
+//!
+//! Nothing here asks the time or schedules anything: an open period ends when a call arrives after it.
+
+use std::time::Duration;
+
+use crate::backoff::grow;
+use crate::event::Events;
+use crate::time::nanos;
+use crate::{Chance, Event, HINT_MAX, ModelId, Timestamp};
+
+pub(crate) use scope::Breakers;
+use window::RateWindow;
+
+mod scope;
+mod window;
+
+/// How the breaker behaves. `Default` is the specification's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerConfig {
+    /// `false`: never refuses, records nothing, reads `closed`. Default `true`.
+    pub enabled: bool,
+    /// Consecutive failures before it opens. At least 1. Default 5.
+    pub failure_threshold: u32,
+    /// Successes in half-open before it closes. At least 1. Default 2.
+    pub success_threshold: u32,
+    /// Time before recovery is tested. Default 60 s.
+    pub timeout: Duration,
+    /// Probes in flight at once in half-open. At least 1. Default 3.
+    pub half_open_max_calls: u32,
+    /// How long probes may keep a half-open circuit waiting before it counts as a failure. Default 60 s.
+    pub half_open_timeout: Duration,
+    /// Factor by which each successive open period grows; 1.0 keeps it constant. 1.0 to 10.0. Default 1.0.
+    pub open_growth: f64,
+    /// The longest open period when `open_growth` is above 1. Default 600 s.
+    pub max_open: Duration,
+    /// A second way to trip: a share of failures in a sliding window. Default: none.
+    pub failure_rate: Option<FailureRate>,
+    /// A third: a share of slow first tokens. Default: none.
+    pub slow_first_token: Option<SlowFirstToken>,
+    /// After closing, admit a growing share of calls over this long. Default zero: all at once.
+    pub ramp: Duration,
+    /// One circuit per provider, or one per model. Default per provider.
+    pub scope: BreakerScope,
+    /// What it is allowed to do. Default [`BreakerMode::Auto`].
+    pub mode: BreakerMode,
+    /// Does a 429 weigh as a failure in the failure-rate window? It never counts as a consecutive failure. Default
+    /// `false`: a plain 429 says that *we* are too fast, which the limiter answers.
+    pub throttled_in_window: bool,
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            failure_threshold: 5,
+            success_threshold: 2,
+            timeout: Duration::from_secs(60),
+            half_open_max_calls: 3,
+            half_open_timeout: Duration::from_secs(60),
+            open_growth: 1.0,
+            max_open: Duration::from_secs(600),
+            failure_rate: None,
+            slow_first_token: None,
+            ramp: Duration::ZERO,
+            scope: BreakerScope::Provider,
+            mode: BreakerMode::Auto,
+            throttled_in_window: false,
+        }
+    }
+}
+
+/// Trip on a share of failures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailureRate {
+    /// Share of failures at which the circuit opens, in percent. 1 to 100.
+    pub percent: u32,
+    /// Calls in the window before the share means anything. Default 20.
+    pub min_calls: u32,
+    /// The window. Default 60 s, in ten buckets.
+    pub window: Duration,
+}
+
+/// Trip on a share of slow first tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlowFirstToken {
+    /// A first token at least this late is slow.
+    pub threshold: Duration,
+    /// Share of slow calls at which the circuit opens, in percent. 1 to 100.
+    pub percent: u32,
+    /// Calls in the window before the share means anything.
+    pub min_calls: u32,
+    /// The window.
+    pub window: Duration,
+}
+
+/// What one circuit covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BreakerScope {
+    /// The provider, as the specification draws it.
+    #[default]
+    Provider,
+    /// Each model of the provider.
+    Model,
+}
+
+/// Operator's word over the state machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BreakerMode {
+    /// The state machine decides.
+    #[default]
+    Auto,
+    /// Refuse everything until told otherwise.
+    ForcedOpen,
+    /// Count and report, never refuse.
+    MetricsOnly,
+}
+
+/// What opened a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum TripReason {
+    /// `failure_threshold` failures without a success between them. Wins when a window trips at the same moment.
+    ConsecutiveFailures,
+    /// The share of failures in the window.
+    FailureRate,
+    /// The share of slow first tokens in the window.
+    SlowFirstToken,
+    /// A probe failed.
+    FailedProbe,
+    /// Probes were still out when the half-open deadline passed.
+    ProbesTimedOut,
+}
+
+/// The three states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+pub enum BreakerState {
+    /// Calls pass.
+    #[default]
+    Closed,
+    /// Calls are refused.
+    Open,
+    /// A few calls test recovery.
+    HalfOpen,
+}
+
+/// A snapshot; the first four are the specification's keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BreakerStats {
+    /// The state now: an open period that has elapsed still reads `Open` until a call tests it.
+    pub state: BreakerState,
+    /// Consecutive failures (closed), or those that opened it.
+    pub failure_count: u32,
+    /// Successful probes in half-open.
+    pub success_count: u32,
+    /// The last failure that counted.
+    pub last_failure: Option<Timestamp>,
+    /// When an open circuit will test recovery.
+    pub retry_at: Option<Timestamp>,
+    /// Probes in flight.
+    pub probes_in_flight: u32,
+    /// Transitions so far.
+    pub transitions: u64,
+    /// Calls refused so far.
+    pub refused: u64,
+    /// Results that came back after a transition and changed nothing.
+    pub late_results: u64,
+    /// What opened it last.
+    pub opened_by: Option<TripReason>,
+}
+
+/// The breaker's half of a permit.
+#[derive(Debug)]
+pub(crate) struct BreakerPermit {
+    /// The generation whose state the result may change.
+    generation: u64,
+    role: Role,
+    /// Has its first token been timed?
+    timed: bool,
+}
+
+/// What a permit's result can mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// An ordinary call.
+    Call,
+    /// A probe that holds a slot.
+    Probe,
+    /// A probe that was settled as a success at its first token and whose stream still runs. It holds no slot. If it
+    /// breaks after all, it speaks against the state its own success led to.
+    SettledProbe,
+}
+
+/// What the breaker hears of a call that ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// Answered completely.
+    Success,
+    /// A failure that counts, with the provider's hint: an open period lasts at least that long.
+    Failure {
+        /// How long the provider asked to be left alone.
+        hint: Option<Duration>,
+    },
+    /// 429: neither recovery nor failure.
+    Throttled,
+    /// Says nothing about the provider.
+    Neutral,
+}
+
+/// May a call that waits here go on?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Yes.
+    Pass,
+    /// All probe slots are taken: when one is freed, or at this deadline, it will be different.
+    Wait(Timestamp),
+    /// The circuit is open until then.
+    Shut(Timestamp),
+}
+
+/// How long a caller is told to wait for a probe slot that may be freed at any moment.
+const PROBE_RETRY: Duration = Duration::from_secs(1);
+
+/// One step of open-period growth is forgiven per this much healthy time, as in Envoy's outlier ejection.
+const HEALTHY_PERIOD: Duration = Duration::from_secs(60);
+
+/// While ramping up, at least one call in this many goes.
+const RAMP_FLOOR: u64 = 10;
+
+#[derive(Debug)]
+enum State {
+    Closed { consecutive: u32, since: Timestamp, ramp: Option<Ramp> },
+    Open { until: Timestamp, failures: u32 },
+    HalfOpen { in_flight: u32, successes: u32, deadline: Timestamp, failures: u32 },
+}
+
+/// Gradual recovery: calls accrue a share of a call each, and go when a whole one is reached. No chance needed.
+#[derive(Debug)]
+struct Ramp {
+    since: Timestamp,
+    /// In thousandths of a call.
+    credit: u64,
+}
+
+/// One circuit.
+#[derive(Debug)]
+pub(crate) struct CircuitBreaker {
+    config: BreakerConfig,
+    /// Named in events, with breaker scope `model`.
+    model: Option<ModelId>,
+    state: State,
+    generation: u64,
+    /// Open periods in a row, less those forgiven.
+    cycle: u32,
+    failure_window: Option<RateWindow>,
+    slow_window: Option<RateWindow>,
+    last_failure: Option<Timestamp>,
+    opened_by: Option<TripReason>,
+    transitions: u64,
+    refused: u64,
+    late_results: u64,
+}
+
+impl CircuitBreaker {
+    /// A closed circuit.
+    pub(crate) fn new(config: BreakerConfig, model: Option<ModelId>, now: Timestamp) -> Self {
+        let failure_window = config.failure_rate.as_ref().map(|rate| RateWindow::new(rate.window, now));
+        let slow_window = config.slow_first_token.as_ref().map(|slow| RateWindow::new(slow.window, now));
+        Self {
+            config,
+            model,
+            state: State::Closed { consecutive: 0, since: now, ramp: None },
+            generation: 0,
+            cycle: 0,
+            failure_window,
+            slow_window,
+            last_failure: None,
+            opened_by: None,
+            transitions: 0,
+            refused: 0,
+            late_results: 0,
+        }
+    }
+
+    /// What a call would meet now, without taking anything. Notices a half-open deadline that has passed.
+    pub(crate) fn gate(&mut self, now: Timestamp, events: &mut Events) -> Gate {
+        match self.state {
+            State::Closed { ramp: None, .. } if self.config.mode != BreakerMode::ForcedOpen => {
+                return Gate::Pass;
+            }
+            State::HalfOpen { in_flight, deadline, failures, .. } if in_flight > 0 && now >= deadline => {
+                self.open(
+                    TripReason::ProbesTimedOut,
+                    failures.saturating_add(1),
+                    None,
+                    now,
+                    Chance::ZERO,
+                    events,
+                );
+            }
+            _ => {}
+        }
+        self.look(now)
+    }
+
+    /// The same without noticing anything, for questions.
+    pub(crate) fn look(&self, now: Timestamp) -> Gate {
+        if !self.config.enabled {
+            return Gate::Pass;
+        }
+        match (self.config.mode, &self.state) {
+            (BreakerMode::MetricsOnly, _) => Gate::Pass,
+            // Nobody knows when the operator will change his mind; the usual period is when to ask again.
+            (BreakerMode::ForcedOpen, _) => Gate::Shut(now + self.config.timeout.max(PROBE_RETRY)),
+            (BreakerMode::Auto, State::Open { until, .. }) if now < *until => Gate::Shut(*until),
+            (BreakerMode::Auto, State::HalfOpen { in_flight, deadline, .. })
+                if *in_flight >= self.slots() =>
+            {
+                Gate::Wait(*deadline)
+            }
+            (BreakerMode::Auto, _) => Gate::Pass,
+        }
+    }
+
+    /// Is a newcomer turned away? Counts it if so, and says when it may be different.
+    pub(crate) fn refuse(&mut self, now: Timestamp, events: &mut Events) -> Option<Timestamp> {
+        let retry_at = match self.gate(now, events) {
+            Gate::Pass => self.ramp_refusal(now)?,
+            Gate::Shut(until) => until,
+            // A slot may be freed at any moment, and at the deadline at the latest.
+            Gate::Wait(deadline) => deadline.min(now + PROBE_RETRY).max(now + Duration::from_nanos(1)),
+        };
+        self.count_refused(1);
+        Some(retry_at)
+    }
+
+    /// Counts calls that were refused while they waited elsewhere.
+    pub(crate) fn count_refused(&mut self, calls: u64) {
+        self.refused = self.refused.saturating_add(calls);
+    }
+
+    /// Takes what [`CircuitBreaker::gate`] just allowed. The call that finds an open period elapsed is a probe itself.
+    pub(crate) fn acquire(&mut self, now: Timestamp, events: &mut Events) -> BreakerPermit {
+        if self.config.enabled {
+            if let State::Open { until, failures } = self.state
+                && now >= until
+            {
+                let deadline = now + self.config.half_open_timeout;
+                self.transition(
+                    State::HalfOpen { in_flight: 0, successes: 0, deadline, failures },
+                    now,
+                    events,
+                );
+            }
+            let slots = self.slots();
+            let timeout = self.config.half_open_timeout;
+            if let State::HalfOpen { in_flight, deadline, .. } = &mut self.state
+                && *in_flight < slots
+            {
+                if *in_flight == 0 {
+                    // The deadline bounds how long slots are held; while none is held it does not run.
+                    *deadline = now + timeout;
+                }
+                *in_flight += 1;
+                return BreakerPermit { generation: self.generation, role: Role::Probe, timed: false };
+            }
+        }
+        BreakerPermit { generation: self.generation, role: Role::Call, timed: false }
+    }
+
+    /// A stream's first content arrived, `waited` after it was sent.
+    ///
+    /// A probe is settled as a success and frees its slot, so that recovery is not delayed by the length of an answer.
+    /// An ordinary call changes nothing but the slow-first-token window: only a complete answer resets the failure
+    /// count, or a provider that cuts every stream after one token would never open its circuit.
+    pub(crate) fn first_token(
+        &mut self,
+        permit: &mut BreakerPermit,
+        waited: Duration,
+        now: Timestamp,
+        events: &mut Events,
+    ) {
+        if !self.config.enabled || permit.timed {
+            return;
+        }
+        permit.timed = true;
+        if permit.generation != self.generation {
+            return;
+        }
+        match permit.role {
+            Role::Probe => {
+                permit.role = Role::SettledProbe;
+                self.probe_succeeded(now, events);
+            }
+            Role::Call => self.sample_first_token(waited, now, events),
+            Role::SettledProbe => {}
+        }
+    }
+
+    /// A call ended. `waited` is the time since it was sent.
+    pub(crate) fn settle(
+        &mut self,
+        permit: BreakerPermit,
+        signal: Signal,
+        waited: Duration,
+        now: Timestamp,
+        chance: Chance,
+        events: &mut Events,
+    ) {
+        if !self.config.enabled {
+            return;
+        }
+        if !self.concerns(&permit) {
+            self.late_results = self.late_results.saturating_add(1);
+            return;
+        }
+        match self.state {
+            State::Closed { .. } => self.settle_closed(&permit, signal, waited, now, chance, events),
+            State::HalfOpen { .. } => self.settle_half_open(&permit, signal, now, chance, events),
+            // Only calls that passed a circuit in `MetricsOnly` can end here: they are counted elsewhere.
+            State::Open { .. } => {}
+        }
+    }
+
+    /// The caller went away: the slot is freed and nothing is recorded.
+    pub(crate) fn release(&mut self, permit: BreakerPermit) {
+        if self.config.enabled && permit.role == Role::Probe && permit.generation == self.generation {
+            self.free_slot();
+        }
+    }
+
+    /// Closes the circuit and forgets its failures; calls in flight no longer concern it.
+    pub(crate) fn reset(&mut self, now: Timestamp, events: &mut Events) {
+        // Twice, because a settled probe still concerns the closed state that directly follows its own generation.
+        self.generation = self.generation.wrapping_add(1);
+        self.cycle = 0;
+        self.last_failure = None;
+        self.opened_by = None;
+        if matches!(self.state, State::Closed { .. }) {
+            self.generation = self.generation.wrapping_add(1);
+            self.state = State::Closed { consecutive: 0, since: now, ramp: None };
+            self.clear_windows(now);
+        } else {
+            self.transition(State::Closed { consecutive: 0, since: now, ramp: None }, now, events);
+        }
+    }
+
+    /// The operator's word.
+    pub(crate) fn set_mode(&mut self, mode: BreakerMode) {
+        self.config.mode = mode;
+    }
+
+    /// A snapshot.
+    pub(crate) fn stats(&self) -> BreakerStats {
+        let mut stats = BreakerStats {
+            last_failure: self.last_failure,
+            transitions: self.transitions,
+            refused: self.refused,
+            late_results: self.late_results,
+            opened_by: self.opened_by,
+            ..BreakerStats::default()
+        };
+        match self.state {
+            State::Closed { consecutive, .. } => stats.failure_count = consecutive,
+            State::Open { until, failures } => {
+                stats.state = BreakerState::Open;
+                stats.failure_count = failures;
+                stats.retry_at = Some(until);
+            }
+            State::HalfOpen { in_flight, successes, failures, .. } => {
+                stats.state = BreakerState::HalfOpen;
+                stats.failure_count = failures;
+                stats.success_count = successes;
+                stats.probes_in_flight = in_flight;
+            }
+        }
+        if self.config.enabled && self.config.mode == BreakerMode::ForcedOpen {
+            stats.state = BreakerState::Open;
+        }
+        stats
+    }
+
+    /// Does a permit's result concern the present state?
+    fn concerns(&self, permit: &BreakerPermit) -> bool {
+        let follows = permit.role == Role::SettledProbe
+            && permit.generation.wrapping_add(1) == self.generation
+            && matches!(self.state, State::Closed { .. });
+        permit.generation == self.generation || follows
+    }
+
+    fn settle_closed(
+        &mut self,
+        permit: &BreakerPermit,
+        signal: Signal,
+        waited: Duration,
+        now: Timestamp,
+        chance: Chance,
+        events: &mut Events,
+    ) {
+        let (failed, weighs, hint) = match signal {
+            Signal::Success => (false, true, None),
+            Signal::Failure { hint } => (true, true, hint),
+            Signal::Throttled => (self.config.throttled_in_window, self.config.throttled_in_window, None),
+            Signal::Neutral => (false, false, None),
+        };
+        if let (Some(window), true) = (&mut self.failure_window, weighs) {
+            window.record(failed, now);
+        }
+        let mut trip = None;
+        if let State::Closed { consecutive, .. } = &mut self.state {
+            match signal {
+                Signal::Success if *consecutive != 0 => *consecutive = 0,
+                Signal::Failure { .. } => {
+                    *consecutive = consecutive.saturating_add(1);
+                    self.last_failure = Some(now);
+                    if *consecutive >= self.config.failure_threshold.max(1) {
+                        trip = Some((TripReason::ConsecutiveFailures, *consecutive));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if trip.is_none()
+            && failed
+            && let (Some(window), Some(rate)) = (&self.failure_window, &self.config.failure_rate)
+            && window.reaches(rate.percent, rate.min_calls)
+        {
+            trip = Some((TripReason::FailureRate, window.bad_calls()));
+        }
+        if let Some((reason, failures)) = trip {
+            self.open(reason, failures, hint, now, chance, events);
+        } else if matches!(signal, Signal::Failure { .. }) && !permit.timed {
+            // It ended without a first token: known to be slow if it took at least as long as a slow one.
+            self.sample_silence(waited, now, events);
+        }
+    }
+
+    fn settle_half_open(
+        &mut self,
+        permit: &BreakerPermit,
+        signal: Signal,
+        now: Timestamp,
+        chance: Chance,
+        events: &mut Events,
+    ) {
+        match (permit.role, signal) {
+            // A call that passed beyond the slots in `MetricsOnly` decides nothing.
+            (Role::Call, _) => {}
+            (Role::Probe, Signal::Success) => self.probe_succeeded(now, events),
+            (Role::Probe | Role::SettledProbe, Signal::Failure { hint }) => {
+                let failures = match self.state {
+                    State::HalfOpen { failures, .. } => failures.saturating_add(1),
+                    _ => 1,
+                };
+                self.last_failure = Some(now);
+                self.open(TripReason::FailedProbe, failures, hint, now, chance, events);
+            }
+            (Role::Probe, Signal::Throttled | Signal::Neutral) => self.free_slot(),
+            (Role::SettledProbe, _) => {}
+        }
+    }
+
+    fn probe_succeeded(&mut self, now: Timestamp, events: &mut Events) {
+        self.free_slot();
+        if let State::HalfOpen { successes, .. } = &mut self.state {
+            *successes += 1;
+            if *successes >= self.config.success_threshold.max(1) {
+                let ramp = (!self.config.ramp.is_zero()).then_some(Ramp { since: now, credit: 0 });
+                self.transition(State::Closed { consecutive: 0, since: now, ramp }, now, events);
+            }
+        }
+    }
+
+    fn free_slot(&mut self) {
+        if let State::HalfOpen { in_flight, .. } = &mut self.state {
+            *in_flight = in_flight.saturating_sub(1);
+        }
+    }
+
+    fn sample_first_token(&mut self, waited: Duration, now: Timestamp, events: &mut Events) {
+        let Some(slow) = self.config.slow_first_token.as_ref().map(|slow| waited >= slow.threshold) else {
+            return;
+        };
+        self.record_first_token(slow, now, events);
+    }
+
+    fn sample_silence(&mut self, waited: Duration, now: Timestamp, events: &mut Events) {
+        if self.config.slow_first_token.as_ref().is_some_and(|slow| waited >= slow.threshold) {
+            self.record_first_token(true, now, events);
+        }
+    }
+
+    fn record_first_token(&mut self, slow: bool, now: Timestamp, events: &mut Events) {
+        let (Some(window), Some(config)) = (&mut self.slow_window, &self.config.slow_first_token) else {
+            return;
+        };
+        window.record(slow, now);
+        if slow
+            && matches!(self.state, State::Closed { .. })
+            && window.reaches(config.percent, config.min_calls)
+        {
+            let failures = window.bad_calls();
+            self.open(TripReason::SlowFirstToken, failures, None, now, Chance::ZERO, events);
+        }
+    }
+
+    fn open(
+        &mut self,
+        reason: TripReason,
+        failures: u32,
+        hint: Option<Duration>,
+        now: Timestamp,
+        chance: Chance,
+        events: &mut Events,
+    ) {
+        if let State::Closed { since, .. } = self.state {
+            let healthy = nanos(now.saturating_since(since)) / nanos(HEALTHY_PERIOD);
+            self.cycle = self.cycle.saturating_sub(u32::try_from(healthy).unwrap_or(u32::MAX));
+        }
+        self.cycle = self.cycle.saturating_add(1);
+        self.opened_by = Some(reason);
+        let until = (now + self.open_period(chance)).max(now + hint.unwrap_or_default().min(HINT_MAX));
+        self.transition(State::Open { until, failures }, now, events);
+    }
+
+    /// How long the `cycle`-th open period in a row lasts.
+    fn open_period(&self, chance: Chance) -> Duration {
+        let BreakerConfig { timeout, open_growth, max_open, .. } = self.config;
+        if open_growth <= 1.0 || open_growth.is_nan() {
+            return timeout;
+        }
+        let grown = grow(timeout, open_growth, self.cycle.saturating_sub(1)).min(max_open.max(timeout));
+        // Up to a tenth shorter, so that a fleet that lost the same provider does not probe it in the same instant.
+        grown - chance.of(grown / 10)
+    }
+
+    /// The one place where the state changes.
+    fn transition(&mut self, next: State, now: Timestamp, events: &mut Events) {
+        let model = self.model;
+        let event = match &next {
+            State::Closed { .. } => Event::Closed { model, at: now },
+            State::Open { until, failures } => {
+                Event::Opened { model, failures: *failures, until: *until, at: now }
+            }
+            State::HalfOpen { .. } => Event::HalfOpened { model, at: now },
+        };
+        self.state = next;
+        self.generation = self.generation.wrapping_add(1);
+        self.transitions = self.transitions.saturating_add(1);
+        // What a window saw before must not open the circuit again at the next failure.
+        self.clear_windows(now);
+        events.push(event);
+    }
+
+    fn clear_windows(&mut self, now: Timestamp) {
+        for window in [&mut self.failure_window, &mut self.slow_window].into_iter().flatten() {
+            window.clear(now);
+        }
+    }
+
+    /// After a recovery with `ramp`: is this one of the calls that do not go yet?
+    fn ramp_refusal(&mut self, now: Timestamp) -> Option<Timestamp> {
+        let State::Closed { ramp, .. } = &mut self.state else { return None };
+        let Ramp { since, credit } = ramp.as_mut()?;
+        let length = nanos(self.config.ramp);
+        let elapsed = nanos(now.saturating_since(*since));
+        if elapsed >= length {
+            *ramp = None;
+            return None;
+        }
+        if self.config.mode == BreakerMode::MetricsOnly {
+            return None;
+        }
+        let share = (u128::from(elapsed) * 1_000 / u128::from(length)) as u64;
+        *credit += share.max(1_000 / RAMP_FLOOR);
+        if *credit >= 1_000 {
+            *credit -= 1_000;
+            return None;
+        }
+        Some(now + Duration::from_nanos((length - elapsed).min(length / RAMP_FLOOR).max(1)))
+    }
+
+    fn slots(&self) -> u32 {
+        self.config.half_open_max_calls.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

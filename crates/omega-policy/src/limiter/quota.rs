@@ -1,0 +1,195 @@
+//! The buckets of one scope, asked and taken together.
+
+use std::time::Duration;
+
+use crate::bucket::{Keep, TokenBucket};
+use crate::{Dimension, ModelLimits, Timestamp, TokenLimits};
+
+/// What one call takes: one request and these tokens, as the provider counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cost {
+    pub(crate) requests: u64,
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+}
+
+impl Cost {
+    pub(crate) fn of_call(input: u64, output: u64) -> Self {
+        Self { requests: 1, input, output }
+    }
+
+    pub(crate) fn tokens(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+        }
+    }
+
+    /// Undoes [`Cost::plus`]. Sums of a bounded queue of costs near `u64::MAX` may have saturated; they then err low,
+    /// which only makes a forecast too early.
+    pub(crate) fn less(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(other.requests),
+            input: self.input.saturating_sub(other.input),
+            output: self.output.saturating_sub(other.output),
+        }
+    }
+
+    /// What it takes of each flowing dimension, in their order.
+    fn amounts(self) -> [u64; 4] {
+        [self.requests, self.tokens(), self.input, self.output]
+    }
+}
+
+/// The dimensions that flow, in the order of [`Quotas`].
+const FLOWING: [Dimension; 4] =
+    [Dimension::Requests, Dimension::Tokens, Dimension::InputTokens, Dimension::OutputTokens];
+
+/// Up to four buckets. An absent one does not limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Quotas([Option<TokenBucket>; 4]);
+
+impl Quotas {
+    pub(crate) fn new(
+        requests: Option<u64>,
+        tokens: TokenLimits,
+        burst: Duration,
+        margin: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let bucket = |limit: Option<u64>| limit.map(|limit| TokenBucket::new(limit, burst, margin, now));
+        let (total, input, output) = match tokens {
+            TokenLimits::Total(total) => (total, None, None),
+            TokenLimits::Split { input, output } => (None, input, output),
+        };
+        Self([bucket(requests), bucket(total), bucket(input), bucket(output)])
+    }
+
+    pub(crate) fn of_model(limits: &ModelLimits, burst: Duration, margin: Duration, now: Timestamp) -> Self {
+        Self::new(
+            limits.requests_per_minute,
+            TokenLimits::Total(limits.tokens_per_minute),
+            burst,
+            margin,
+            now,
+        )
+    }
+
+    pub(crate) fn bucket(&self, dimension: Dimension) -> Option<&TokenBucket> {
+        self.0[slot(dimension)?].as_ref()
+    }
+
+    pub(crate) fn bucket_mut(&mut self, dimension: Dimension) -> Option<&mut TokenBucket> {
+        self.0[slot(dimension)?].as_mut()
+    }
+
+    /// Puts a bucket in place, or leaves the one that is there.
+    pub(crate) fn bucket_or_insert(
+        &mut self,
+        dimension: Dimension,
+        bucket: TokenBucket,
+    ) -> Option<&mut TokenBucket> {
+        Some(self.0[slot(dimension)?].get_or_insert(bucket))
+    }
+
+    pub(crate) fn limit(&self, dimension: Dimension) -> Option<u64> {
+        self.bucket(dimension).map(TokenBucket::limit)
+    }
+
+    /// Could `cost` be taken from every bucket now?
+    pub(crate) fn fits(&mut self, cost: Cost, now: Timestamp) -> bool {
+        let mut fits = true;
+        for (bucket, amount) in self.each(cost) {
+            bucket.refill(now);
+            fits &= bucket.fits(amount);
+        }
+        fits
+    }
+
+    pub(crate) fn take(&mut self, cost: Cost) {
+        self.each(cost).for_each(|(bucket, amount)| bucket.take(amount));
+    }
+
+    /// Exchanges what was reserved for what was charged.
+    pub(crate) fn settle(&mut self, reserved: Cost, charged: Cost, now: Timestamp) {
+        for ((bucket, before), after) in self.0.iter_mut().zip(reserved.amounts()).zip(charged.amounts()) {
+            let Some(bucket) = bucket else { continue };
+            if before != after {
+                bucket.refill(now);
+                if after < before {
+                    bucket.refund(before - after);
+                } else {
+                    bucket.owe(after - before);
+                }
+            }
+        }
+    }
+
+    /// When `cost` could be taken from every bucket if nobody else took, and what it would wait for last.
+    pub(crate) fn available(&self, cost: Cost) -> (Timestamp, Dimension) {
+        let mut latest = (Timestamp::ZERO, Dimension::Requests);
+        for ((dimension, bucket), amount) in FLOWING.iter().zip(&self.0).zip(cost.amounts()) {
+            let Some(bucket) = bucket else { continue };
+            let at = bucket.when_available(amount).unwrap_or(Timestamp::MAX);
+            if at > latest.0 {
+                latest = (at, *dimension);
+            }
+        }
+        latest
+    }
+
+    /// The limit that `cost` exceeds, if no wait would help.
+    pub(crate) fn exceeded(&self, cost: Cost) -> Option<(Dimension, u64, u64)> {
+        FLOWING.iter().zip(&self.0).zip(cost.amounts()).find_map(|((dimension, bucket), requested)| {
+            let limit = bucket.as_ref()?.limit();
+            (requested > limit).then_some((*dimension, limit, requested))
+        })
+    }
+
+    /// Lets `cost` through at the first moment at or after `from` at which it fits, and says when that is. A rehearsal
+    /// on a copy: how long a queue takes.
+    pub(crate) fn pass(&mut self, cost: Cost, from: Timestamp) -> (Timestamp, Option<Dimension>) {
+        let (at, dimension) = self.available(cost);
+        let waited = (at > from).then_some(dimension);
+        let at = at.max(from);
+        if at < Timestamp::MAX {
+            self.fits(cost, at);
+            self.take(cost);
+        }
+        (at, waited)
+    }
+
+    /// Empties the buckets a throttled call found empty, or, if it did not say, leaves so little in each that what
+    /// follows is paced. They fill again from `from`.
+    pub(crate) fn drain(&mut self, exhausted: Option<Dimension>, now: Timestamp, from: Timestamp) {
+        use Dimension::{Concurrency, InputTokens, OutputTokens, Requests, Tokens};
+        for (dimension, bucket) in FLOWING.iter().zip(&mut self.0) {
+            let Some(bucket) = bucket else { continue };
+            let keep = match (exhausted, *dimension) {
+                (Some(Concurrency), _) => continue,
+                (Some(named), dimension) if named == dimension => Keep::Nothing,
+                (Some(Tokens), InputTokens | OutputTokens) => Keep::Nothing,
+                (Some(InputTokens | OutputTokens), Tokens) => Keep::Nothing,
+                (Some(_), _) => continue,
+                (None, Requests) => Keep::Tokens(1),
+                (None, _) => Keep::Seconds(1),
+            };
+            bucket.refill(now);
+            bucket.drain(keep, from);
+        }
+    }
+
+    fn each(&mut self, cost: Cost) -> impl Iterator<Item = (&mut TokenBucket, u64)> {
+        let amounts = self.0.iter_mut().zip(cost.amounts());
+        amounts.filter_map(|(bucket, amount)| bucket.as_mut().map(|bucket| (bucket, amount)))
+    }
+}
+
+fn slot(dimension: Dimension) -> Option<usize> {
+    FLOWING.iter().position(|flowing| *flowing == dimension)
+}

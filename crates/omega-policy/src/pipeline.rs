@@ -1,0 +1,679 @@
+//! The layers together, for one credential of one provider.
+//!
+//! *Ask all layers, then take from all* in one step: the specification's order (limiter, then breaker, then call) is
+//! kept, and a call that the breaker refuses has spent no quota. The caller owns the loop: it feeds arrivals
+//! ([`Pipeline::admit`], [`Pipeline::complete`], [`Pipeline::cancel`], `handle_*`) and carries out departures
+//! ([`Pipeline::poll_granted`], [`Pipeline::poll_event`], [`Pipeline::next_timeout`]).
+//!
+//! What happens to waiters when the circuit opens is a choice: **all of them are refused at once**, also those whose
+//! deadline lies beyond the open period. A caller with another target would rather go there than stand in a queue that
+//! cannot move; one without is told when to come back, and does so without holding a place; and a newcomer and a
+//! waiter are told the same. A half-open circuit is different: waiters stay and take probe slots as these are freed,
+//! while newcomers are refused as long as every slot is taken.
+
+use std::time::Duration;
+
+use crate::breaker::{Breakers, Gate, Signal};
+use crate::event::Events;
+use crate::limiter::{Cost, RateLimiter};
+use crate::queue::{Queue, Waiter};
+use crate::retry::{self, RetryBudget, Situation};
+use crate::{
+    BreakerConfig, BreakerMode, BreakerStats, Chance, Closed, Dimension, Event, Failure, FailureKind,
+    HINT_MAX, LimiterConfig, LimiterStats, Outcome, QuotaHint, RetryConfig, RetryStats, Scope, Timestamp,
+    Usage,
+};
+
+/// Everything a pipeline is built from.
+#[derive(Clone, Debug, Default)]
+pub struct PipelineConfig {
+    /// The circuit breaker; see [`BreakerScope`](crate::BreakerScope) for one per model.
+    pub breaker: BreakerConfig,
+    /// The limits of the provider and of single models.
+    pub limiter: LimiterConfig,
+    /// Attempts, backoff and retry budget.
+    pub retry: RetryConfig,
+}
+
+/// A model, as a small number the caller assigned. Per-model state (limits, learned output lengths, blocks) hangs
+/// on it. Use [`ModelId::OTHER`] beyond the models worth telling apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ModelId(pub u32);
+
+impl ModelId {
+    /// Every model that has no number of its own.
+    pub const OTHER: Self = Self(0);
+}
+
+/// What a call needs, as well as is known before it is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Estimated input tokens.
+    pub input_tokens: u64,
+    /// The caller's own bound on the output (`max_tokens`), if it gave one.
+    pub max_output_tokens: Option<u64>,
+}
+
+/// One logical call while it is inside the layers: survives its retries, one for each target.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Which model.
+    pub model: ModelId,
+    /// What it needs.
+    pub demand: Demand,
+    /// Nothing (queueing, sleeping, calling) may reach past this.
+    pub deadline: Timestamp,
+    /// The first admission must be served by then (`max_wait_seconds`); retries are bounded by `deadline` alone.
+    pub admit_by: Timestamp,
+    /// Is there another target the caller would turn to? Decides what silence and long hints mean.
+    pub alternative: bool,
+    /// With an alternative at hand, a provider's hint longer than this is not waited out here
+    /// (`failover_wait_seconds`).
+    pub failover_wait: Duration,
+    /// Attempts already sent to this target. Counted by the pipeline.
+    pub attempts: u32,
+}
+
+/// The right to send one attempt. Goes back exactly once, through [`Pipeline::complete`] or [`Pipeline::cancel`].
+#[must_use = "a permit that is not returned holds its slot for ever"]
+#[derive(Debug)]
+pub struct Permit {
+    model: ModelId,
+    slot: usize,
+    breaker: crate::breaker::BreakerPermit,
+    reservation: crate::limiter::Reservation,
+}
+
+impl Permit {
+    /// Which model it was issued for.
+    pub fn model(&self) -> ModelId {
+        self.model
+    }
+}
+
+/// A place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub(crate) u64);
+
+/// The answer to [`Pipeline::admit`].
+#[derive(Debug)]
+pub enum Admission {
+    /// Go.
+    Granted(Permit),
+    /// Wait for [`Pipeline::poll_granted`] to name this ticket, or give it back with [`Pipeline::leave`].
+    Queued(Ticket),
+    /// No, and why.
+    Rejected(Rejection),
+}
+
+/// Why a call was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The circuit is open, or half-open with every probe slot taken.
+    CircuitOpen {
+        /// The earliest moment at which it may be different.
+        retry_at: Timestamp,
+    },
+    /// This model's own quota is spent (a per-day limit) until then.
+    ModelBlocked {
+        /// When the quota resets.
+        until: Timestamp,
+    },
+    /// Larger than the limit itself: no wait helps.
+    ExceedsCapacity {
+        /// Which limit.
+        dimension: crate::Dimension,
+        /// The limit, per minute.
+        limit: u64,
+        /// What the call needs.
+        requested: u64,
+    },
+    /// Could be served, but not in time.
+    DeadlineTooSoon {
+        /// When it could be served.
+        earliest: Timestamp,
+        /// What it would wait for.
+        dimension: crate::Dimension,
+    },
+    /// As many callers are waiting as may wait.
+    QueueFull {
+        /// When the queue as it stands will have been served.
+        earliest: Timestamp,
+    },
+}
+
+/// What to do after an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Answered: hand it over.
+    Done,
+    /// Sleep until then, then [`Pipeline::admit`] again.
+    RetryAt {
+        /// When to come back.
+        at: Timestamp,
+        /// The wait itself, for the log.
+        delay: Duration,
+    },
+    /// Stop here: report the failure, or turn to another target.
+    GiveUp(GiveUp),
+}
+
+/// Why no further attempt is made at this target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GiveUp {
+    /// It would fail the same way: the table says [`Retry::Never`](crate::Retry::Never), or the provider said
+    /// `x-should-retry: false`.
+    NotRetryable,
+    /// `max_retries` attempts were made.
+    AttemptsExhausted,
+    /// The circuit is open now: another attempt would be refused.
+    CircuitOpen,
+    /// The retry budget is empty; waiting for it would only make an outage worse.
+    BudgetExhausted,
+    /// The wait would end after the deadline.
+    DeadlineTooSoon {
+        /// When the retry would have started.
+        earliest: Timestamp,
+    },
+    /// Another target should be asked first (silence, or a hint longer than `failover_wait`).
+    AnotherTarget,
+}
+
+/// What is known of an attempt whose caller went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spent {
+    /// It was never sent: everything goes back.
+    Nothing,
+    /// It was sent; this much was seen of it. The larger of it and the estimated input stays charged.
+    Sent {
+        /// Tokens seen so far.
+        seen: Option<Usage>,
+    },
+}
+
+/// A snapshot for people. Breaker and limiter carry the specification's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// The circuit breaker (the provider's own; with scope `model`, the worst of its models).
+    pub breaker: BreakerStats,
+    /// The limiter.
+    pub limiter: LimiterStats,
+    /// Retries and their budget.
+    pub retry: RetryStats,
+}
+
+/// A queue of at most this many is rehearsed call by call to say when a newcomer would be served; of a longer one the
+/// sums are taken, which is as exact while one limit binds and far cheaper.
+const REHEARSED_MAX: usize = 256;
+
+/// The layers of one credential of one provider.
+#[derive(Debug)]
+pub struct Pipeline {
+    retry: RetryConfig,
+    budget: RetryBudget,
+    breakers: Breakers,
+    limiter: RateLimiter,
+    queue: Queue,
+    events: Events,
+    /// The latest moment seen: time never runs backwards in here.
+    clock: Timestamp,
+    /// Is an episode of limiting going on?
+    limited: bool,
+}
+
+impl Pipeline {
+    /// A pipeline with full buckets and a closed circuit.
+    pub fn new(config: PipelineConfig, now: Timestamp) -> Self {
+        let PipelineConfig { breaker, limiter, retry } = config;
+        Self {
+            budget: RetryBudget::new(retry.budget.clone(), now),
+            retry,
+            breakers: Breakers::new(breaker, now),
+            limiter: RateLimiter::new(limiter, now),
+            queue: Queue::default(),
+            events: Events::default(),
+            clock: now,
+            limited: false,
+        }
+    }
+
+    /// Gives `model` limits of its own (`rate_limiting.<provider>.models.<model>`), inside the provider's.
+    pub fn limit_model(&mut self, model: ModelId, limits: crate::ModelLimits, now: Timestamp) {
+        let now = self.tick(now);
+        let slot = self.limiter.slot(model);
+        self.limiter.limit_model(slot, &limits, now);
+    }
+
+    /// Asks every layer, then takes from all of them or from none.
+    ///
+    /// An open circuit and a spent model are noticed before a place in the queue is taken. A call that could be served
+    /// only after its time is refused at once, with the moment at which it could be.
+    pub fn admit(&mut self, call: &Call, now: Timestamp) -> Admission {
+        let now = self.tick(now);
+        let slot = self.limiter.slot(call.model);
+        if let Some(until) = self.limiter.blocked_until(slot, now) {
+            self.limiter.refused_total += 1;
+            return Admission::Rejected(Rejection::ModelBlocked { until });
+        }
+        if let Some(retry_at) = self.breakers.of(slot).refuse(now, &mut self.events) {
+            return Admission::Rejected(Rejection::CircuitOpen { retry_at });
+        }
+        let cost = self.limiter.estimate(slot, call.demand);
+        if let Some((dimension, limit, requested)) = self.limiter.exceeded(slot, cost) {
+            self.limiter.refused_total += 1;
+            return Admission::Rejected(Rejection::ExceedsCapacity { dimension, limit, requested });
+        }
+        if call.deadline <= now {
+            self.limiter.refused_total += 1;
+            return Admission::Rejected(Rejection::DeadlineTooSoon {
+                earliest: now,
+                dimension: Dimension::Requests,
+            });
+        }
+        if !self.must_wait(slot, now)
+            && self.limiter.model_fits(slot, cost, now)
+            && self.limiter.provider_fits(cost, now)
+        {
+            if self.limited && self.queue.is_empty() {
+                self.limited = false;
+                self.events.push(Event::LimitCleared { at: now });
+            }
+            return Admission::Granted(self.grant(call.model, slot, cost, call.attempts == 0, now));
+        }
+        self.enqueue(call, slot, cost, now)
+    }
+
+    /// The attempt ended: settles the reservation, tells the breaker, and says what to do next.
+    ///
+    /// Whether a stream that broke after its first token may be sent again depends on what its reader has seen, which
+    /// only the caller knows: the verdict says what the failure itself allows.
+    pub fn complete(
+        &mut self,
+        call: &mut Call,
+        permit: Permit,
+        outcome: &Outcome,
+        now: Timestamp,
+        chance: Chance,
+    ) -> Verdict {
+        let now = self.tick(now);
+        call.attempts = call.attempts.saturating_add(1);
+        let Permit { model, slot, breaker, reservation } = permit;
+        let waited = reservation.age(now);
+        let failure = match outcome {
+            Outcome::Success { usage } => {
+                self.limiter.settle(slot, reservation, *usage, now);
+                self.breakers.of(slot).settle(
+                    breaker,
+                    Signal::Success,
+                    waited,
+                    now,
+                    chance,
+                    &mut self.events,
+                );
+                return Verdict::Done;
+            }
+            Outcome::Failure(failure) => failure,
+        };
+        self.limiter.settle_failed(slot, reservation, failure, now);
+        let hint = hinted(failure);
+        self.heed(slot, model, failure, hint, now);
+        let signal = self.signal(failure);
+        let circuit = self.breakers.of(slot);
+        circuit.settle(breaker, signal, waited, now, chance, &mut self.events);
+        let situation = Situation {
+            attempts: call.attempts,
+            deadline: call.deadline,
+            alternative: call.alternative,
+            failover_wait: call.failover_wait,
+            hint: hint.unwrap_or_default(),
+            circuit_open: matches!(circuit.look(now), Gate::Shut(_)),
+        };
+        retry::decide(&self.retry, &mut self.budget, failure, &situation, now, chance)
+    }
+
+    /// A stream's first content arrived: settles a probe as a success, but not a closed circuit's failure count
+    /// (that waits for the terminator), and keeps the reservation.
+    pub fn first_token(&mut self, permit: &mut Permit, now: Timestamp) {
+        let now = self.tick(now);
+        let waited = permit.reservation.age(now);
+        self.breakers.of(permit.slot).first_token(&mut permit.breaker, waited, now, &mut self.events);
+    }
+
+    /// The caller went away: no verdict, everything returned.
+    pub fn cancel(&mut self, permit: Permit, spent: Spent, now: Timestamp) {
+        let now = self.tick(now);
+        let Permit { slot, breaker, reservation, .. } = permit;
+        match spent {
+            Spent::Nothing => self.limiter.put_back(slot, reservation, now),
+            Spent::Sent { seen } => self.limiter.settle_abandoned(slot, reservation, seen, now),
+        }
+        self.breakers.of(slot).release(breaker);
+    }
+
+    /// A waiter leaves the queue, or does not want to hear that it was refused. A ticket already answered by
+    /// [`Pipeline::poll_granted`] has left: its permit goes back through [`Pipeline::cancel`].
+    pub fn leave(&mut self, ticket: Ticket, now: Timestamp) {
+        self.tick(now);
+        self.queue.leave(ticket);
+    }
+
+    /// What the provider's headers said of its quota. Levels may follow; configured limits are never raised.
+    pub fn handle_hint(&mut self, model: ModelId, hint: &QuotaHint, now: Timestamp) {
+        let now = self.tick(now);
+        let slot = self.limiter.slot(model);
+        self.limiter.handle_hint(slot, hint, now, &mut self.events);
+    }
+
+    /// The next waiter whose turn has come, or that is refused after all: its circuit opened, its model's quota is
+    /// spent, or its time is up. Call until `None` after every arrival and at [`Pipeline::next_timeout`].
+    pub fn poll_granted(&mut self, now: Timestamp) -> Option<(Ticket, Result<Permit, Rejection>)> {
+        let now = self.tick(now);
+        if self.queue.is_idle() {
+            return None;
+        }
+        self.refuse_shut_lanes(now);
+        self.refuse_late(now);
+        if let Some((ticket, why)) = self.queue.pop_refused() {
+            return Some((ticket, Err(why)));
+        }
+        let ticket = self.next_in_turn(now)?;
+        let waiter = *self.queue.get(ticket)?;
+        if !self.limiter.provider_fits(waiter.cost, now) {
+            let (earliest, dimension) = self.limiter.available(waiter.slot, waiter.cost)?;
+            if earliest <= waiter.deadline {
+                return None;
+            }
+            // Quota went elsewhere since it joined (a debt, a header, a 429): it is told now and not at its deadline,
+            // and those behind it move up.
+            self.limiter.refused_total += 1;
+            self.queue.remove(ticket);
+            return Some((ticket, Err(Rejection::DeadlineTooSoon { earliest, dimension })));
+        }
+        self.queue.remove(ticket);
+        let permit = self.grant(waiter.model, waiter.slot, waiter.cost, waiter.first_try, now);
+        Some((ticket, Ok(permit)))
+    }
+
+    /// The next thing that happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// When time alone will next change something for a waiter. `None`: nobody waits, or only for a slot.
+    ///
+    /// Never a moment at which there is nothing to do: whoever calls [`Pipeline::poll_granted`] then is answered, or
+    /// the next answer of this function lies later.
+    pub fn next_timeout(&self) -> Option<Timestamp> {
+        if self.queue.is_idle() {
+            return None;
+        }
+        if self.queue.has_refused() {
+            return Some(self.clock);
+        }
+        let next = Duration::from_nanos(1);
+        let mut earliest = self.queue.next_deadline().map(|(deadline, _)| deadline + next);
+        let mut turn: Option<(Ticket, &Waiter)> = None;
+        for (ticket, waiter) in self.queue.lane_heads() {
+            let model_at = match self.breakers.look(waiter.slot, self.clock) {
+                Gate::Shut(_) => return Some(self.clock),
+                Gate::Wait(deadline) if deadline <= self.clock => return Some(self.clock),
+                Gate::Wait(deadline) => Some(deadline),
+                Gate::Pass => self.limiter.model_available(waiter.slot, waiter.cost),
+            };
+            match model_at {
+                // Its model lets it go: the oldest of these is in turn, and only the provider's limits hold it back.
+                Some(at) if at <= self.clock => {
+                    turn = match turn {
+                        Some((oldest, _)) if oldest < ticket => turn,
+                        _ => Some((ticket, waiter)),
+                    };
+                }
+                Some(at) => earliest = sooner(earliest, at),
+                None => {}
+            }
+        }
+        if let Some((_, waiter)) = turn
+            && let Some((at, _)) = self.limiter.available(waiter.slot, waiter.cost)
+        {
+            earliest = sooner(earliest, at);
+        }
+        earliest.map(|at| at.max(self.clock))
+    }
+
+    /// The waiter at the head of the queue, who is the one to watch the clock.
+    pub fn head(&self) -> Option<Ticket> {
+        self.queue.oldest()
+    }
+
+    /// Closes the circuit and forgets its failures.
+    pub fn reset_circuit(&mut self, now: Timestamp) {
+        let now = self.tick(now);
+        self.breakers.each().for_each(|circuit| circuit.reset(now, &mut self.events));
+    }
+
+    /// The operator's word over the circuit.
+    pub fn set_breaker_mode(&mut self, mode: BreakerMode, now: Timestamp) {
+        self.tick(now);
+        self.breakers.set_mode(mode);
+    }
+
+    /// A snapshot for people.
+    pub fn stats(&self, now: Timestamp) -> Stats {
+        let now = now.max(self.clock);
+        let mut limiter = self.limiter.stats(now);
+        limiter.queued = self.queue.len() as u64;
+        limiter.queued_total = self.queue.total();
+        Stats { breaker: self.breakers.stats(), limiter, retry: self.budget.stats(now) }
+    }
+
+    /// The present moment, never before an earlier one.
+    fn tick(&mut self, now: Timestamp) -> Timestamp {
+        self.clock = self.clock.max(now);
+        self.clock
+    }
+
+    /// Takes from every layer what was just found to be free.
+    fn grant(&mut self, model: ModelId, slot: usize, cost: Cost, first_try: bool, now: Timestamp) -> Permit {
+        let reservation = self.limiter.take(slot, cost, now);
+        let breaker = self.breakers.of(slot).acquire(now, &mut self.events);
+        self.budget.sent(first_try, now);
+        Permit { model, slot, breaker, reservation }
+    }
+
+    /// Is somebody in front of a newcomer of this model? Those whose own model holds them back are not.
+    fn must_wait(&mut self, slot: usize, now: Timestamp) -> bool {
+        !self.queue.is_empty() && (self.queue.has_lane(slot) || self.next_in_turn(now).is_some())
+    }
+
+    /// The oldest waiter that only the provider's limits can still hold back.
+    fn next_in_turn(&mut self, now: Timestamp) -> Option<Ticket> {
+        let Self { queue, limiter, breakers, .. } = self;
+        queue
+            .lane_heads()
+            .filter(|(_, waiter)| {
+                breakers.look(waiter.slot, now) == Gate::Pass
+                    && limiter.model_fits(waiter.slot, waiter.cost, now)
+            })
+            .map(|(ticket, _)| ticket)
+            .min()
+    }
+
+    /// Queues a call that cannot go now, or says why not.
+    fn enqueue(&mut self, call: &Call, slot: usize, cost: Cost, now: Timestamp) -> Admission {
+        let deadline = if call.attempts == 0 { call.admit_by.min(call.deadline) } else { call.deadline };
+        let (earliest, dimension) = self.served_at(slot, cost, now);
+        let (slots_taken, full) =
+            (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
+        let waits_for_slot = slots_taken && earliest <= now;
+        let dimension = if waits_for_slot { Dimension::Concurrency } else { dimension };
+        self.note_limited(dimension, now);
+        // Whoever may not wait at all is not served by a slot freed later either.
+        let no_time = earliest > deadline || deadline <= now;
+        if no_time || full {
+            self.limiter.refused_total += 1;
+            let expected = if slots_taken { self.limiter.slot_expected(self.queue.len(), now) } else { now };
+            let earliest = earliest.max(expected);
+            return Admission::Rejected(match no_time {
+                true => Rejection::DeadlineTooSoon { earliest, dimension },
+                false => Rejection::QueueFull { earliest },
+            });
+        }
+        let waiter = Waiter { model: call.model, slot, cost, deadline, first_try: call.attempts == 0 };
+        Admission::Queued(self.queue.push(waiter))
+    }
+
+    /// When a newcomer would be served behind those who wait, as far as quota decides.
+    ///
+    /// Waiters whose own model holds them back now are not in front of another model's call. They may come before it
+    /// after all when their model lets them go: the forecast then was too early, never too late, so that nobody is
+    /// refused who could be served.
+    fn served_at(&self, slot: usize, cost: Cost, now: Timestamp) -> (Timestamp, Dimension) {
+        let ahead = |waiter: &Waiter| {
+            waiter.slot == slot
+                || self.limiter.model_available(waiter.slot, waiter.cost).is_some_and(|at| at <= now)
+        };
+        if self.queue.len() <= REHEARSED_MAX {
+            let all = self.queue.iter().filter(|waiter| ahead(waiter)).map(|waiter| waiter.cost);
+            let own = self.queue.lane(slot).map(|(_, waiter)| waiter.cost);
+            self.limiter.served_at(slot, cost, all, own, now)
+        } else {
+            let heads = self.queue.lane_heads().filter(|(_, head)| ahead(head));
+            let sums = heads.filter_map(|(_, head)| self.queue.lane_sum(head.slot));
+            let own = self.queue.lane_sum(slot).into_iter();
+            self.limiter.served_after(slot, cost, sums, own, now)
+        }
+    }
+
+    fn note_limited(&mut self, dimension: Dimension, now: Timestamp) {
+        if !self.limited {
+            self.limited = true;
+            let (requests_last_minute, tokens_last_minute) = self.limiter.last_minute(now);
+            self.events.push(Event::LimitHit {
+                dimension,
+                requests_last_minute,
+                tokens_last_minute,
+                at: now,
+            });
+        }
+    }
+
+    /// Refuses the waiters of open circuits and of models whose quota is spent.
+    fn refuse_shut_lanes(&mut self, now: Timestamp) {
+        let shut: Vec<(usize, Rejection)> = self
+            .queue
+            .lanes()
+            .filter_map(|slot| match self.breakers.of(slot).gate(now, &mut self.events) {
+                Gate::Shut(retry_at) => Some((slot, Rejection::CircuitOpen { retry_at })),
+                _ => self
+                    .limiter
+                    .blocked_until(slot, now)
+                    .map(|until| (slot, Rejection::ModelBlocked { until })),
+            })
+            .collect();
+        for (slot, why) in shut {
+            let tickets: Vec<Ticket> = self.queue.lane(slot).map(|(ticket, _)| ticket).collect();
+            match why {
+                Rejection::CircuitOpen { .. } => self.breakers.of(slot).count_refused(tickets.len() as u64),
+                _ => self.limiter.refused_total += tickets.len() as u64,
+            }
+            tickets.into_iter().for_each(|ticket| self.queue.refuse(ticket, why.clone()));
+        }
+    }
+
+    /// Refuses the waiters whose time is up, or certainly will be before anything can be granted again: a pause that
+    /// outlasts them is not waited out only to be told so at its end.
+    fn refuse_late(&mut self, now: Timestamp) {
+        while let Some((deadline, ticket)) = self.queue.next_deadline() {
+            let Some(waiter) = self.queue.get(ticket).copied() else { return };
+            if deadline >= now && deadline >= self.limiter.provider_paused_until() {
+                return;
+            }
+            // What a newcomer in its place would be told.
+            let (mut earliest, mut dimension) =
+                self.limiter.available(waiter.slot, waiter.cost).unwrap_or_else(|| {
+                    (self.limiter.slot_expected(self.queue.len(), now), Dimension::Concurrency)
+                });
+            if earliest <= now {
+                (earliest, dimension) = self.served_at(waiter.slot, waiter.cost, now);
+            }
+            let earliest = earliest.max(self.limiter.provider_paused_until());
+            self.limiter.refused_total += 1;
+            self.queue.refuse(ticket, Rejection::DeadlineTooSoon { earliest, dimension });
+        }
+    }
+
+    /// The same for a model that was just paused. Later ones are refused when they arrive.
+    fn refuse_paused(&mut self, slot: usize, now: Timestamp) {
+        let earliest = self.limiter.model_paused_until(slot);
+        if earliest <= now {
+            return;
+        }
+        let lane = self.queue.lane(slot).filter(|(_, waiter)| waiter.deadline < earliest);
+        let doomed: Vec<Ticket> = lane.map(|(ticket, _)| ticket).collect();
+        self.limiter.refused_total += doomed.len() as u64;
+        for ticket in doomed {
+            self.queue
+                .refuse(ticket, Rejection::DeadlineTooSoon { earliest, dimension: Dimension::Requests });
+        }
+    }
+
+    /// What a failure means to the limiter beyond its reservation.
+    fn heed(
+        &mut self,
+        slot: usize,
+        model: ModelId,
+        failure: &Failure,
+        hint: Option<Duration>,
+        now: Timestamp,
+    ) {
+        match (failure.kind, failure.scope) {
+            (FailureKind::Throttled, scope) => {
+                let only = matches!(scope, Scope::Model { .. }).then_some(slot);
+                self.limiter.throttled(
+                    only,
+                    failure.exhausted,
+                    hint.unwrap_or_default(),
+                    now,
+                    &mut self.events,
+                );
+                self.refuse_paused(slot, now);
+            }
+            (FailureKind::OutOfQuota, Scope::Model { resets_in }) => {
+                self.limiter.block_model(slot, model, resets_in, now, &mut self.events);
+            }
+            _ => {}
+        }
+    }
+
+    /// What a failure means to the breaker.
+    fn signal(&self, failure: &Failure) -> Signal {
+        let whole = failure.scope == Scope::Provider || self.breakers.is_per_model();
+        match failure.kind.meaning().closed {
+            Closed::Ignored if failure.kind == FailureKind::Throttled => Signal::Throttled,
+            Closed::Ignored => Signal::Neutral,
+            // A spent quota of one model blocks that model already; other failures of one model are its own circuit's.
+            Closed::Counts
+                if !whole
+                    || (failure.scope != Scope::Provider && failure.kind == FailureKind::OutOfQuota) =>
+            {
+                Signal::Neutral
+            }
+            Closed::Counts => Signal::Failure { hint: failure.retry_after },
+        }
+    }
+}
+
+/// How long the provider asked to be left alone, capped. A throttled model's reset is such a wish too.
+fn hinted(failure: &Failure) -> Option<Duration> {
+    let reset = match failure.scope {
+        Scope::Model { resets_in } if failure.kind == FailureKind::Throttled => resets_in,
+        _ => None,
+    };
+    failure.retry_after.max(reset).map(|hint| hint.min(HINT_MAX))
+}
+
+fn sooner(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {
+    Some(a.map_or(b, |a| a.min(b)))
+}

@@ -1,0 +1,247 @@
+//! Try again, when, or give up and why.
+//!
+//! A retry must pass, in this order: the failure's row of the table, the provider's own word, the number of attempts,
+//! the circuit, the wait against the deadline, and the budget. The budget comes last because it is the only one that
+//! is used up by saying yes.
+
+use std::time::Duration;
+
+use crate::backoff::grow;
+use crate::time::nanos;
+use crate::{Backoff, Chance, Failure, GiveUp, Retry, Timestamp, Verdict};
+
+/// Attempts, delays and the budget that keeps retries from multiplying an outage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryConfig {
+    /// Attempts in all, the first included (`max_retries`). At least 1. Default 3.
+    pub max_attempts: u32,
+    /// The delays between them.
+    pub backoff: Backoff,
+    /// `None`: no budget.
+    pub budget: Option<BudgetConfig>,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff: Backoff::default(), budget: Some(BudgetConfig::default()) }
+    }
+}
+
+/// Retries allowed relative to recent first tries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BudgetConfig {
+    /// Retries as a share of recent first tries, in percent. Default 100.
+    pub percent: u32,
+    /// Retries per second allowed whatever the traffic. Default 1.
+    pub per_second: u32,
+    /// Retries in hand at the start. Default 10.
+    pub opening: u32,
+}
+
+impl Default for BudgetConfig {
+    fn default() -> Self {
+        Self { percent: 100, per_second: 1, opening: 10 }
+    }
+}
+
+/// A snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryStats {
+    /// Attempts sent, first tries and retries.
+    pub attempts: u64,
+    /// Retries among them.
+    pub retries: u64,
+    /// Retries the budget refused.
+    pub budget_refused: u64,
+    /// Retries the budget would allow now.
+    pub budget_available: u64,
+}
+
+/// First tries count toward the budget for this long. Finagle uses 10 s; calls to language models fail later than
+/// that (a silent one after two minutes), and a window shorter than the calls would forget the first try before its
+/// retry is due.
+const WINDOW: Duration = Duration::from_secs(120);
+
+const SLOTS: u64 = 10;
+
+/// Hundredths in one retry: percents add up exactly, where `1 / ratio` in whole numbers would turn 30 % into 33 %.
+const RETRY: u64 = 100;
+
+/// Seconds of `per_second` that may be saved up by a quiet client.
+const RESERVE_SECONDS: u64 = 10;
+
+/// How many retries may be made, in proportion to first tries. An empty budget says no at once: a client that *waits*
+/// for retry tokens deadlocks, because nothing succeeds while everybody waits.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    config: Option<BudgetConfig>,
+    /// Deposits of recent first tries that are not spent, oldest first from `head + 1`, in hundredths of a retry.
+    slots: [u64; SLOTS as usize],
+    /// The number, since the origin of time, of the slot now being filled.
+    head: u64,
+    /// The opening balance and what `per_second` added, in hundredths of a retry.
+    reserve: u64,
+    /// Until when `per_second` has been credited.
+    credited: Timestamp,
+    stats: RetryStats,
+}
+
+impl RetryBudget {
+    pub(crate) fn new(config: Option<BudgetConfig>, now: Timestamp) -> Self {
+        let reserve = config.as_ref().map_or(0, |config| u64::from(config.opening) * RETRY);
+        Self {
+            config,
+            slots: [0; SLOTS as usize],
+            head: slot_of(now),
+            reserve,
+            credited: now,
+            stats: RetryStats::default(),
+        }
+    }
+
+    /// An attempt is sent; a first try earns its share of a retry.
+    pub(crate) fn sent(&mut self, first_try: bool, now: Timestamp) {
+        self.stats.attempts += 1;
+        if !first_try {
+            self.stats.retries += 1;
+            return;
+        }
+        let Some(percent) = self.config.as_ref().map(|config| u64::from(config.percent)) else { return };
+        self.forget(now);
+        let slot = &mut self.slots[(self.head % SLOTS) as usize];
+        *slot = slot.saturating_add(percent);
+    }
+
+    /// Takes one retry from the budget, or says that it is empty.
+    pub(crate) fn withdraw(&mut self, now: Timestamp) -> bool {
+        if self.config.is_none() {
+            return true;
+        }
+        self.forget(now);
+        self.credit(now);
+        if self.balance() < RETRY {
+            self.stats.budget_refused += 1;
+            return false;
+        }
+        // The oldest deposits go first, since they expire first; the reserve, which does not expire, last.
+        let mut due = RETRY;
+        for step in 1..=SLOTS {
+            let slot = &mut self.slots[((self.head + step) % SLOTS) as usize];
+            let part = due.min(*slot);
+            *slot -= part;
+            due -= part;
+        }
+        self.reserve -= due;
+        true
+    }
+
+    pub(crate) fn stats(&self, now: Timestamp) -> RetryStats {
+        let Some(config) = &self.config else {
+            return RetryStats { budget_available: u64::MAX, ..self.stats };
+        };
+        let mut later = Self { config: Some(config.clone()), ..*self };
+        later.forget(now);
+        later.credit(now);
+        RetryStats { budget_available: later.balance() / RETRY, ..self.stats }
+    }
+
+    fn balance(&self) -> u64 {
+        self.slots.iter().fold(self.reserve, |sum, slot| sum.saturating_add(*slot))
+    }
+
+    /// Forgets the deposits that have left the window.
+    fn forget(&mut self, now: Timestamp) {
+        let head = slot_of(now);
+        for step in 1..=head.saturating_sub(self.head).min(SLOTS) {
+            self.slots[((self.head + step) % SLOTS) as usize] = 0;
+        }
+        if head > self.head {
+            // A gap longer than the window has cleared every slot above, whatever number they had.
+            self.head = head;
+        }
+    }
+
+    /// Adds what `per_second` has earned.
+    fn credit(&mut self, now: Timestamp) {
+        let Some(config) = &self.config else { return };
+        let per_second = u64::from(config.per_second);
+        let most =
+            (u64::from(config.opening) * RETRY).max(per_second.saturating_mul(RESERVE_SECONDS * RETRY));
+        // Whole hundredths only, and time is marked as credited only as far as they reach: nothing is rounded away.
+        let elapsed = nanos(now.saturating_since(self.credited));
+        let rate = u128::from(per_second) * u128::from(RETRY);
+        let earned = u128::from(elapsed) * rate / 1_000_000_000;
+        if self.reserve >= most || rate == 0 {
+            self.credited = self.credited.max(now);
+        } else if earned > 0 {
+            let paid_for = (earned * 1_000_000_000).div_ceil(rate);
+            self.credited = self.credited + Duration::from_nanos(u64::try_from(paid_for).unwrap_or(u64::MAX));
+            self.reserve = self.reserve.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(most);
+        }
+    }
+}
+
+fn slot_of(now: Timestamp) -> u64 {
+    now.as_nanos() / (WINDOW.as_nanos() as u64 / SLOTS)
+}
+
+/// What a retry decision looks at, besides the table.
+pub(crate) struct Situation {
+    /// Attempts made, this one included.
+    pub(crate) attempts: u32,
+    /// Nothing may reach past this.
+    pub(crate) deadline: Timestamp,
+    /// Is there another target?
+    pub(crate) alternative: bool,
+    /// The longest hint waited out while there is one.
+    pub(crate) failover_wait: Duration,
+    /// How long the provider asked to be left alone, capped.
+    pub(crate) hint: Duration,
+    /// Is the circuit open now?
+    pub(crate) circuit_open: bool,
+}
+
+/// Try again, when, or give up and why. Takes from the budget only when the answer is to try again.
+pub(crate) fn decide(
+    config: &RetryConfig,
+    budget: &mut RetryBudget,
+    failure: &Failure,
+    situation: &Situation,
+    now: Timestamp,
+    chance: Chance,
+) -> Verdict {
+    let retry = failure.kind.meaning().retry;
+    if retry == Retry::Never || failure.should_retry == Some(false) {
+        return Verdict::GiveUp(GiveUp::NotRetryable);
+    }
+    if retry == Retry::AnotherTargetFirst && situation.alternative {
+        return Verdict::GiveUp(GiveUp::AnotherTarget);
+    }
+    if situation.attempts >= config.max_attempts.max(1) {
+        return Verdict::GiveUp(GiveUp::AttemptsExhausted);
+    }
+    if situation.circuit_open {
+        return Verdict::GiveUp(GiveUp::CircuitOpen);
+    }
+    let hint = situation.hint;
+    if situation.alternative && hint > situation.failover_wait {
+        return Verdict::GiveUp(GiveUp::AnotherTarget);
+    }
+    let attempt = situation.attempts.saturating_sub(1);
+    // A call carries its number of attempts and not its last delay: decorrelated jitter grows from the longest delay
+    // that could have come before.
+    let before = if attempt == 0 { Duration::ZERO } else { grow(config.backoff.base_delay, 3.0, attempt) };
+    let delay = config.backoff.delay(attempt, before, chance).max(hint);
+    let at = now + delay;
+    // A retry that starts when the time is up cannot be answered in it.
+    if at >= situation.deadline {
+        return Verdict::GiveUp(GiveUp::DeadlineTooSoon { earliest: at });
+    }
+    if !budget.withdraw(now) {
+        return Verdict::GiveUp(GiveUp::BudgetExhausted);
+    }
+    Verdict::RetryAt { at, delay }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! What every provider's protocol offers, and the four that exist. One vendor a file; only grok may look at openai.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use jiff::Timestamp;
+use omega_policy::{FailureKind, QuotaHint};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
+    ProviderError, ResponseEvent, ResponsesRequest, ResponsesResponse, UnknownDialect,
+};
+
+mod anthropic;
+mod google;
+mod grok;
+pub(crate) mod openai;
+mod translate;
+
+/// A wire protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Dialect {
+    /// OpenAI, and every server that speaks like it.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// Anthropic's Messages.
+    #[serde(rename = "anthropic")]
+    Anthropic,
+    /// Google's Gemini API.
+    #[serde(rename = "google", alias = "gemini")]
+    Google,
+    /// xAI.
+    #[serde(rename = "grok", alias = "xai")]
+    Grok,
+}
+
+impl Dialect {
+    /// All of them, in the order of the statistics.
+    pub const ALL: [Self; 4] = [Self::OpenAi, Self::Anthropic, Self::Google, Self::Grok];
+
+    /// How to speak it.
+    pub fn provider(self) -> &'static dyn Provider {
+        match self {
+            Self::OpenAi => &openai::OpenAi,
+            Self::Anthropic => &anthropic::Anthropic,
+            Self::Google => &google::Google,
+            Self::Grok => &grok::Grok,
+        }
+    }
+
+    /// The vendor's own address. OpenAI's and xAI's include `/v1`; Anthropic's and Google's do not, as their SDKs have
+    /// it. Source: the SDKs `openai` 3.54.0, `anthropic` 2.12.0, `google-genai` 3.4.0 and docs.x.ai, read 2026-11-23.
+    pub fn default_base_url(self) -> &'static str {
+        match self {
+            Self::OpenAi => "https://api.openai.com/v1",
+            Self::Anthropic => "https://api.anthropic.com",
+            Self::Google => "https://generativelanguage.googleapis.com",
+            Self::Grok => "https://api.x.ai/v1",
+        }
+    }
+
+    /// Its name in configuration and statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Google => "google",
+            Self::Grok => "grok",
+        }
+    }
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = UnknownDialect;
+
+    fn from_str(name: &str) -> Result<Self, UnknownDialect> {
+        match name.to_ascii_lowercase().as_str() {
+            "openai" => Ok(Self::OpenAi),
+            "anthropic" => Ok(Self::Anthropic),
+            "google" | "gemini" => Ok(Self::Google),
+            "grok" | "xai" => Ok(Self::Grok),
+            _ => Err(UnknownDialect(name.to_owned())),
+        }
+    }
+}
+
+/// Whether the provider is asked for the answer at once or in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Streaming {
+    /// At once.
+    Whole,
+    /// In pieces.
+    Stream,
+}
+
+/// One wire protocol, as pure functions.
+pub trait Provider: Send + Sync {
+    /// Which one it is.
+    fn dialect(&self) -> Dialect;
+
+    /// The HTTP request that asks for a chat answer.
+    ///
+    /// # Errors
+    /// The request has a field that the protocol cannot express; the error names it. What only another vendor
+    /// understands is left out instead, so that a request can move between providers unchanged.
+    fn encode_chat(
+        &self,
+        endpoint: &Endpoint,
+        request: &ChatRequest,
+        streaming: Streaming,
+    ) -> Result<Request<Bytes>, EncodeError>;
+
+    /// The answer in the body of a 2xx.
+    ///
+    /// # Errors
+    /// The body is malformed, or a failure in spite of its status.
+    fn decode_chat(&self, body: &[u8]) -> Result<ChatResponse, ProviderError>;
+
+    /// A decoder for the body of one streamed answer.
+    fn chat_decoder(&self) -> Box<dyn ChatDecoder>;
+
+    /// The HTTP request that asks for embeddings.
+    ///
+    /// # Errors
+    /// As [`Provider::encode_chat`]; or the provider offers none.
+    fn encode_embeddings(
+        &self,
+        _endpoint: &Endpoint,
+        _request: &EmbeddingsRequest,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        Err(EncodeError::Unsupported { dialect: self.dialect(), operation: "embeddings" })
+    }
+
+    /// The embeddings in the body of a 2xx.
+    ///
+    /// # Errors
+    /// The body is malformed, or a failure in spite of its status.
+    fn decode_embeddings(&self, _body: &[u8]) -> Result<EmbeddingsResponse, ProviderError> {
+        Err(not_offered(self.dialect(), "embeddings"))
+    }
+
+    /// The HTTP request that asks for an answer of OpenAI's Responses API.
+    ///
+    /// # Errors
+    /// As [`Provider::encode_chat`]; or the provider offers none.
+    fn encode_responses(
+        &self,
+        _endpoint: &Endpoint,
+        _request: &ResponsesRequest,
+        _streaming: Streaming,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        Err(EncodeError::Unsupported { dialect: self.dialect(), operation: "responses" })
+    }
+
+    /// The response in the body of a 2xx.
+    ///
+    /// # Errors
+    /// The body is malformed, or says `failed` in spite of its status.
+    fn decode_responses(&self, _body: &[u8]) -> Result<ResponsesResponse, ProviderError> {
+        Err(not_offered(self.dialect(), "responses"))
+    }
+
+    /// A decoder for the body of one streamed response.
+    fn responses_decoder(&self) -> Box<dyn ResponsesDecoder> {
+        Box::new(NoResponses(self.dialect()))
+    }
+
+    /// What an answer other than 2xx means.
+    ///
+    /// `now` is the time of receipt; it is looked at only where the provider names a date.
+    fn classify(&self, status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp)
+    -> ProviderError;
+
+    /// What the headers of any answer say about the quota.
+    fn quota_hint(&self, headers: &HeaderMap, now: Timestamp) -> Option<QuotaHint>;
+
+    /// The provider's id of the request, for its support.
+    fn request_id<'h>(&self, headers: &'h HeaderMap) -> Option<&'h str>;
+}
+
+/// Turns the bytes of one streamed chat answer into chunks, and knows when it is complete.
+pub trait ChatDecoder: Send {
+    /// Feeds bytes as they came; appends finished chunks to `out`.
+    ///
+    /// # Errors
+    /// The stream is broken or carried an error. Chunks decoded before it are in `out`. Whatever is fed
+    /// afterwards is an error too.
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError>;
+
+    /// The body ended cleanly.
+    ///
+    /// # Errors
+    /// The provider's terminator was not seen: what came is not a whole answer.
+    fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError>;
+
+    /// True once the terminator proper was seen: nothing more will come, finalise at once.
+    fn is_done(&self) -> bool;
+}
+
+/// Turns the bytes of one streamed response (Responses API) into events, and knows when it is complete.
+pub trait ResponsesDecoder: Send {
+    /// Feeds bytes as they came; appends finished events to `out`.
+    ///
+    /// # Errors
+    /// As [`ChatDecoder::push`].
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError>;
+
+    /// The body ended cleanly.
+    ///
+    /// # Errors
+    /// Neither `response.completed` nor `response.incomplete` was seen.
+    fn finish(&mut self, out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError>;
+
+    /// True once the terminator was seen.
+    fn is_done(&self) -> bool;
+}
+
+/// The decoder of a protocol without a Responses API. Its request cannot be encoded, so nothing reaches it.
+struct NoResponses(Dialect);
+
+impl ResponsesDecoder for NoResponses {
+    fn push(&mut self, _bytes: &[u8], _out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        Err(not_offered(self.0, "responses"))
+    }
+
+    fn finish(&mut self, _out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        Err(not_offered(self.0, "responses"))
+    }
+
+    fn is_done(&self) -> bool {
+        false
+    }
+}
+
+fn not_offered(dialect: Dialect, operation: &str) -> ProviderError {
+    ProviderError::new(
+        FailureKind::UnknownModel,
+        format!("{dialect} has no {operation} in the API this crate speaks"),
+    )
+}

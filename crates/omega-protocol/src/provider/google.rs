@@ -1,0 +1,72 @@
+//! Google's Gemini API with a key (`generateContent`), in both of its versions: chat requests out, answers and streams
+//! in.
+//!
+//! The request goes through `encode`, whole answers through `decode`, streams through `stream`, and what is no answer
+//! through `errors`. Thought signatures travel in `extra_content`, as Google's own OpenAI-compatible API has them, so
+//! that the next request can return them unchanged, as the provider demands.
+//!
+//! Embeddings are not offered: their wire format is not among the sources this file is written from.
+//!
+//! Source: ai.google.dev, `google-genai` 3.4.0 and `@google/genai` 3.1.0, read 2026-11-23.
+
+mod conversation;
+mod decode;
+mod encode;
+mod errors;
+mod stream;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use jiff::Timestamp;
+use omega_policy::QuotaHint;
+
+use super::{ChatDecoder, Dialect, Provider, Streaming};
+use crate::{ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError};
+
+/// Google's protocol.
+#[derive(Debug)]
+pub(super) struct Google;
+
+impl Provider for Google {
+    fn dialect(&self) -> Dialect {
+        Dialect::Google
+    }
+
+    fn encode_chat(
+        &self,
+        endpoint: &Endpoint,
+        request: &ChatRequest,
+        streaming: Streaming,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        let path = encode::path(endpoint.google_version(), &request.model, streaming)?;
+        endpoint.post(&path, encode::body(request)?)
+    }
+
+    fn decode_chat(&self, body: &[u8]) -> Result<ChatResponse, ProviderError> {
+        decode::answer(body)
+    }
+
+    fn chat_decoder(&self) -> Box<dyn ChatDecoder> {
+        Box::new(stream::Decoder::default())
+    }
+
+    fn classify(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        now: Timestamp,
+    ) -> ProviderError {
+        errors::classify(status, headers, body, now)
+    }
+
+    /// Google documents no limit headers.
+    fn quota_hint(&self, _headers: &HeaderMap, _now: Timestamp) -> Option<QuotaHint> {
+        None
+    }
+
+    /// Google documents no request id.
+    fn request_id<'h>(&self, _headers: &'h HeaderMap) -> Option<&'h str> {
+        None
+    }
+}

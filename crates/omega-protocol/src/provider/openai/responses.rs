@@ -1,0 +1,162 @@
+//! Responses API: whole answers and named events.
+
+use serde_json::Value;
+
+use super::{Vendor, error};
+use crate::provider::ResponsesDecoder;
+use crate::sse::{Item, SseParser};
+use crate::{Extra, ProviderError, ResponseEvent, ResponsesResponse, ResponsesUsage};
+
+/// The response in a 2xx body, or the failure that it is: `status: failed` comes with 200.
+pub(crate) fn decode_responses(vendor: Vendor, body: &[u8]) -> Result<ResponsesResponse, ProviderError> {
+    let mut response: ResponsesResponse =
+        serde_json::from_slice(body).map_err(|parse| error::in_body(vendor, body, "a response", &parse))?;
+    match response.status.as_str() {
+        "failed" => return Err(error::of_response(vendor, response.error.as_ref())),
+        "cancelled" => return Err(cancelled()),
+        "" => {
+            let error = response.error.as_ref().filter(|error| !error.is_null());
+            return Err(match (error, error::hidden_in(vendor, &response.extra, true)) {
+                (Some(error), _) => error::of_response(vendor, Some(error)),
+                (None, Some(error)) => error,
+                (None, None) => ProviderError::malformed("the answer has no status"),
+            });
+        }
+        _ => {}
+    }
+    if let Some(usage) = &mut response.usage {
+        normalise(vendor, usage);
+    }
+    Ok(response)
+}
+
+/// The same rule as for chat: reasoning is part of the output, unless the total already says so.
+fn normalise(vendor: Vendor, usage: &mut ResponsesUsage) {
+    if vendor == Vendor::Grok && usage.total_tokens != usage.input_tokens.saturating_add(usage.output_tokens)
+    {
+        usage.output_tokens = usage.output_tokens.saturating_add(usage.reasoning_tokens());
+    }
+    if usage.total_tokens == 0 {
+        usage.total_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
+    }
+}
+
+fn cancelled() -> ProviderError {
+    // Someone else ended it; what there is of it is not the answer.
+    ProviderError::new(
+        omega_policy::FailureKind::Transient,
+        "the response was cancelled before it was complete",
+    )
+}
+
+/// The decoder of one stream.
+pub(crate) struct ResponsesStream {
+    parser: SseParser,
+    state: State,
+    failed: bool,
+}
+
+struct State {
+    vendor: Vendor,
+    done: bool,
+}
+
+impl ResponsesStream {
+    pub(crate) fn new(vendor: Vendor) -> Self {
+        Self { parser: SseParser::new(), state: State { vendor, done: false }, failed: false }
+    }
+}
+
+impl ResponsesDecoder for ResponsesStream {
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        if self.failed {
+            return Err(ProviderError::stream_broken("the stream has already failed"));
+        }
+        let result = self.parser.push(bytes, |item| self.state.take(item, out));
+        self.failed |= result.is_err();
+        result
+    }
+
+    fn finish(&mut self, out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        if self.failed {
+            return Err(ProviderError::stream_broken("the stream has already failed"));
+        }
+        let result = self.parser.finish(|item| self.state.take(item, out)).and_then(|()| {
+            if self.state.done {
+                Ok(())
+            } else {
+                Err(ProviderError::stream_broken(
+                    "the stream ended before the response did (no response.completed)",
+                ))
+            }
+        });
+        self.failed |= result.is_err();
+        result
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.done
+    }
+}
+
+impl State {
+    fn take(&mut self, item: Item<'_>, out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        match item {
+            _ if self.done => Ok(()),
+            Item::Event { name, data } => self.event(name, data, out),
+            Item::Stray(line) => match line.trim_ascii_start().first() {
+                Some(b'{' | b'[') => Err(error::in_stray_line(self.vendor, line)),
+                Some(b'<') => Err(ProviderError::stream_broken("the stream carries an HTML page")),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
+        if data.trim_ascii_start().starts_with(b"[DONE]") {
+            // Some servers add it after the terminator, never in its place.
+            return Err(ProviderError::stream_broken(
+                "the stream ended before the response did (no response.completed)",
+            ));
+        }
+        let mut data: Value = serde_json::from_slice(data)
+            .map_err(|parse| error::in_event(self.vendor, data, "a response event", &parse))?;
+        let kind = match data.get("type").and_then(Value::as_str) {
+            Some(kind) => kind.to_owned(),
+            None => String::from_utf8_lossy(name).into_owned(),
+        };
+        match kind.as_str() {
+            "response.failed" => {
+                return Err(error::of_response(self.vendor, data.pointer("/response/error")));
+            }
+            "response.cancelled" => return Err(cancelled()),
+            "response.completed" | "response.incomplete" => {
+                self.done = true;
+                self.normalise_usage(&mut data);
+            }
+            // Flat as documented, nested as seen: the event is the error, or holds it.
+            "error" => return Err(error::of_fields(self.vendor, data.as_object().unwrap_or(&Extra::new()))),
+            _ => {
+                if let Some(error) =
+                    data.as_object().and_then(|data| error::hidden_in(self.vendor, data, false))
+                {
+                    return Err(error);
+                }
+            }
+        }
+        out.push(ResponseEvent { kind, data });
+        Ok(())
+    }
+
+    fn normalise_usage(&self, data: &mut Value) {
+        let Some(usage) = data.pointer_mut("/response/usage").filter(|usage| usage.is_object()) else {
+            return;
+        };
+        if let Ok(mut typed) = serde_json::from_value::<ResponsesUsage>(usage.clone()) {
+            normalise(self.vendor, &mut typed);
+            if let Ok(value) = serde_json::to_value(&typed) {
+                *usage = value;
+            }
+        }
+    }
+}

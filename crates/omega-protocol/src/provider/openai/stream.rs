@@ -1,0 +1,131 @@
+//! Streamed chat answers: `data:` lines of JSON, then `[DONE]`.
+
+use super::{Vendor, error, normalise};
+use crate::provider::ChatDecoder;
+use crate::sse::{Item, SseParser};
+use crate::{ChatChunk, ProviderError};
+
+/// Choices one stream may have; OpenAI takes `n` up to 128. More come only from a server gone wrong.
+const MAX_CHOICES: usize = 1024;
+
+/// The decoder of one stream.
+pub(crate) struct ChatStream {
+    parser: SseParser,
+    state: State,
+    failed: bool,
+}
+
+impl ChatStream {
+    pub(crate) fn new(vendor: Vendor) -> Self {
+        let state = State { vendor, choices: Vec::new(), done: false };
+        Self { parser: SseParser::new(), state, failed: false }
+    }
+
+    fn settle(&mut self, result: Result<(), ProviderError>) -> Result<(), ProviderError> {
+        self.failed |= result.is_err();
+        result
+    }
+}
+
+impl ChatDecoder for ChatStream {
+    fn push(&mut self, bytes: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+        if self.failed {
+            return Err(ProviderError::stream_broken("the stream has already failed"));
+        }
+        let result = self.parser.push(bytes, |item| self.state.take(item, out));
+        self.settle(result)
+    }
+
+    fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+        if self.failed {
+            return Err(ProviderError::stream_broken("the stream has already failed"));
+        }
+        let result =
+            self.parser.finish(|item| self.state.take(item, out)).and_then(|()| self.state.verdict());
+        self.settle(result)
+    }
+
+    fn is_done(&self) -> bool {
+        self.state.done
+    }
+}
+
+struct State {
+    vendor: Vendor,
+    /// Every choice seen, and whether its finish reason was.
+    choices: Vec<(u32, bool)>,
+    done: bool,
+}
+
+impl State {
+    fn take(&mut self, item: Item<'_>, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+        if self.done {
+            return Ok(());
+        }
+        match item {
+            Item::Event { data, .. } => self.event(data, out),
+            Item::Stray(line) => self.stray(line),
+        }
+    }
+
+    fn event(&mut self, data: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+        // The official SDKs test for the beginning only.
+        if data.trim_ascii_start().starts_with(b"[DONE]") {
+            self.verdict()?;
+            self.done = true;
+            return Ok(());
+        }
+        let mut chunk: ChatChunk = serde_json::from_slice(data)
+            .map_err(|parse| error::in_event(self.vendor, data, "a chat completion chunk", &parse))?;
+        if !chunk.extra.is_empty()
+            && let Some(error) = error::hidden_in(self.vendor, &chunk.extra, chunk.choices.is_empty())
+        {
+            return Err(error);
+        }
+        for choice in &mut chunk.choices {
+            // Some compatible servers write an empty reason until there is one.
+            choice.finish_reason.take_if(|reason| reason.as_str().is_empty());
+            self.note(choice.index, choice.finish_reason.is_some())?;
+        }
+        if let Some(usage) = &mut chunk.usage {
+            normalise(self.vendor, usage);
+        }
+        out.push(chunk);
+        Ok(())
+    }
+
+    fn note(&mut self, index: u32, finished: bool) -> Result<(), ProviderError> {
+        match self.choices.iter().position(|(known, _)| *known == index) {
+            Some(at) => self.choices[at].1 |= finished,
+            None if self.choices.len() == MAX_CHOICES => {
+                return Err(ProviderError::stream_broken(
+                    "the stream has more choices than any request asks for",
+                ));
+            }
+            None => self.choices.push((index, finished)),
+        }
+        Ok(())
+    }
+
+    /// A line that is no field: harmless, unless something wrote its own kind of answer into the stream.
+    fn stray(&self, line: &[u8]) -> Result<(), ProviderError> {
+        match line.trim_ascii_start().first() {
+            Some(b'{' | b'[') => Err(error::in_stray_line(self.vendor, line)),
+            Some(b'<') => Err(ProviderError::stream_broken("the stream carries an HTML page")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what came is a whole answer: a finish reason for every choice.
+    fn verdict(&self) -> Result<(), ProviderError> {
+        match self.choices.iter().filter(|(_, finished)| !finished).count() {
+            _ if self.choices.is_empty() => {
+                Err(ProviderError::stream_broken("the stream ended without an answer"))
+            }
+            0 => Ok(()),
+            _ => {
+                Err(ProviderError::stream_broken("the stream ended before the answer did (no finish_reason)"))
+            }
+        }
+    }
+}

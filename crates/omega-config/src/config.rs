@@ -1,0 +1,189 @@
+//! What OMEGA runs by: the merged, checked result of every source, in the types its users need.
+//!
+//! `Config::default()` is the documented default configuration, value for value what `config/resilience.yaml` says.
+//! Everything here has been validated: a program that builds a [`Config`] by hand answers for its own numbers.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use omega_policy::{
+    Backoff, BreakerConfig, BudgetConfig, LimiterConfig, ModelLimits, PipelineConfig, RetryConfig,
+};
+use secrecy::SecretString;
+
+use crate::provider::{BUILT_IN, ProviderSettings};
+
+/// The merged configuration. Its `Debug` shows no key, header value or proxy password.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The model used when a request names none (`preferred_model`). Default `gpt-5.2`.
+    pub model: String,
+    /// Models to turn to, in order, when a call cannot be served. Default none.
+    pub fallbacks: Vec<String>,
+    /// Attempts in all, the first included. At least 1. Default 3.
+    pub max_retries: u32,
+    /// How long a call may take in all: queueing, sleeping and calling. Default 600 s.
+    pub timeout: Duration,
+    /// A wait up to this long is waited out on the same target while another would admit now. Default 5 s.
+    pub failover_wait: Duration,
+    /// The circuit breaker, one per provider (or per model).
+    pub breaker: BreakerConfig,
+    /// The delays between attempts.
+    pub backoff: Backoff,
+    /// The switch of every rate limiter. Default on.
+    pub rate_limiting: bool,
+    /// The retry budget, used while `retry_budget_enabled`.
+    pub retry_budget: BudgetConfig,
+    /// The switch of the retry budget. Default on.
+    pub retry_budget_enabled: bool,
+    /// The stream clocks of providers that do not say otherwise; each provider's own are in
+    /// [`ProviderSettings::streaming`].
+    pub streaming: StreamClocks,
+    /// What happens when a stream breaks after something has reached the caller. Default [`OnStreamBreak::Error`].
+    pub on_stream_break: OnStreamBreak,
+    /// Ask for a stream upstream even when the caller wants a whole answer, so that the clocks guard it. Default on.
+    pub guard_whole_answers: bool,
+    /// Certificates to trust besides the platform's.
+    pub tls: TlsSettings,
+    /// The proxy variables, as the environment had them.
+    pub proxy: ProxySettings,
+    /// Where limits and breakers live.
+    pub state: State,
+    pub(crate) providers: Vec<ProviderSettings>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            model: String::from("gpt-5.2"),
+            fallbacks: Vec::new(),
+            max_retries: 3,
+            timeout: Duration::from_secs(600),
+            failover_wait: Duration::from_secs(5),
+            breaker: BreakerConfig::default(),
+            backoff: Backoff::default(),
+            rate_limiting: true,
+            retry_budget: BudgetConfig::default(),
+            retry_budget_enabled: true,
+            streaming: StreamClocks::default(),
+            on_stream_break: OnStreamBreak::Error,
+            guard_whole_answers: true,
+            tls: TlsSettings::default(),
+            proxy: ProxySettings::default(),
+            state: State::Memory,
+            providers: BUILT_IN.iter().map(ProviderSettings::built_in).collect(),
+        }
+    }
+}
+
+impl Config {
+    /// What `provider`'s pipeline is built from. A provider nobody configured gets the limits of "any other".
+    pub fn pipeline(&self, provider: &str) -> PipelineConfig {
+        let mut limiter =
+            self.provider(provider).map_or_else(LimiterConfig::default, |settings| settings.limits.clone());
+        limiter.enabled = limiter.enabled && self.rate_limiting;
+        PipelineConfig {
+            breaker: self.breaker.clone(),
+            limiter,
+            retry: RetryConfig {
+                max_attempts: self.max_retries,
+                backoff: self.backoff.clone(),
+                budget: self.retry_budget_enabled.then(|| self.retry_budget.clone()),
+            },
+        }
+    }
+
+    /// The models of `provider` that have limits of their own (`rate_limiting.<provider>.models`), by name.
+    pub fn model_limits(&self, provider: &str) -> impl Iterator<Item = (&str, &ModelLimits)> {
+        self.provider(provider)
+            .into_iter()
+            .flat_map(|settings| settings.model_limits.iter().map(|(model, limits)| (model.as_str(), limits)))
+    }
+
+    /// The provider called `name`, if it is built in or configured.
+    pub fn provider(&self, name: &str) -> Option<&ProviderSettings> {
+        self.providers.iter().find(|provider| provider.name == name)
+    }
+
+    /// The same, to be changed by a program that composes its configuration itself.
+    pub fn provider_mut(&mut self, name: &str) -> Option<&mut ProviderSettings> {
+        self.providers.iter_mut().find(|provider| provider.name == name)
+    }
+
+    /// The four built-in providers in the specification's order, then the configured ones by name.
+    pub fn providers(&self) -> impl Iterator<Item = &ProviderSettings> {
+        self.providers.iter()
+    }
+
+    /// The same, to be changed.
+    pub fn providers_mut(&mut self) -> impl Iterator<Item = &mut ProviderSettings> {
+        self.providers.iter_mut()
+    }
+}
+
+/// How long silence is tolerated in a stream. Keep-alives do not count as content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamClocks {
+    /// Until the response's first byte. Default 30 s.
+    pub first_byte: Duration,
+    /// Until the first content, for models and requests not known to reason first. Default 120 s.
+    pub first_content: Duration,
+    /// Until the first content, for models and requests known to reason first. Default 300 s.
+    pub reasoning_first_content: Duration,
+    /// Between two pieces of content. Default 60 s.
+    pub gap: Duration,
+    /// Where another target exists, learn a shorter first-content clock from what the model lately did. Default on.
+    pub learned_first_content: bool,
+}
+
+impl Default for StreamClocks {
+    fn default() -> Self {
+        Self {
+            first_byte: Duration::from_secs(30),
+            first_content: Duration::from_secs(120),
+            reasoning_first_content: Duration::from_secs(300),
+            gap: Duration::from_secs(60),
+            learned_first_content: true,
+        }
+    }
+}
+
+/// What happens to a stream that breaks after something has reached the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnStreamBreak {
+    /// The stream ends with a clear error.
+    #[default]
+    Error,
+    /// The call starts anew where the caller asked for a whole answer; a caller who reads along gets the error.
+    Restart,
+}
+
+/// Certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// A PEM file of certificate authorities to trust besides the platform's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Proxy variables as the environment had them; they may carry passwords, hence the secrets.
+#[derive(Clone, Debug, Default)]
+pub struct ProxySettings {
+    /// `HTTPS_PROXY` or `https_proxy`.
+    pub https: Option<SecretString>,
+    /// `http_proxy`, or `HTTP_PROXY` outside of a CGI program (where a request header could set it).
+    pub http: Option<SecretString>,
+    /// `ALL_PROXY` or `all_proxy`.
+    pub all: Option<SecretString>,
+    /// `NO_PROXY` or `no_proxy`: hosts that are reached directly.
+    pub no: Option<String>,
+}
+
+/// Where limits and breakers live.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// In this process.
+    #[default]
+    Memory,
+}

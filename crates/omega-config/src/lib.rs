@@ -1,0 +1,40 @@
+//! Configures OMEGA: defaults, then `config/resilience.yaml`, then `OMEGA_*` variables, then arguments.
+//!
+//! Every setting is one row of one table (`keys`): its path, range, meaning, default, variable names, and how it
+//! is written into a [`Config`]. The file, the environment, the arguments, the JSON Schema, `explain` and the
+//! documentation are all read off that table, so they cannot disagree.
+
+mod arguments;
+mod config;
+mod credentials;
+mod environment;
+mod error;
+mod explain;
+mod file;
+mod keys;
+mod layers;
+mod load;
+mod nearest;
+mod provider;
+#[cfg(test)]
+mod reference;
+mod rules;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+mod variables;
+mod yaml;
+
+pub use arguments::Arguments;
+pub use config::{Config, OnStreamBreak, ProxySettings, State, StreamClocks, TlsSettings};
+pub use environment::Environment;
+pub use error::{ConfigError, Problem};
+pub use explain::{check_json, explain_json, render_check, render_explain};
+pub use file::FileChoice;
+pub use layers::Origin;
+pub use load::{Loaded, Setting, Sources};
+pub use omega_protocol::Dialect;
+pub use provider::{ProviderSettings, Tier};
+pub use schema::schema;

@@ -1,0 +1,258 @@
+//! What no single value shows: settings that contradict each other, and what a file that merely lay in the working
+//! directory may not do.
+//!
+//! Such a file belongs to whoever wrote the directory, who need not be the user. It may tune; it may not decide where
+//! requests, prompts and keys go. Of connection settings it may only declare a server on this computer.
+
+use omega_protocol::{AnthropicVersion, Dialect, GoogleVersion};
+
+use crate::config::Config;
+use crate::error::Problem;
+use crate::file::FileText;
+use crate::keys::{Key, Place, is_loopback, owner_of_key_variable, spelled_in_capitals};
+use crate::layers::{Layers, Origin, Said};
+use crate::provider::{ProviderSettings, built_in};
+
+struct Checks<'a> {
+    layers: &'a Layers,
+    file: Option<&'a FileText>,
+    problems: &'a mut Vec<Problem>,
+}
+
+/// Checks the whole.
+pub(crate) fn check(
+    config: &Config,
+    layers: &Layers,
+    file: Option<&FileText>,
+    problems: &mut Vec<Problem>,
+    warnings: &mut Vec<String>,
+) {
+    let mut checks = Checks { layers, file, problems };
+    checks.backoff(config);
+    for provider in config.providers() {
+        checks.provider(provider);
+        checks.api_version(provider);
+        checks.token_limits(provider);
+        checks.tier(provider);
+    }
+    checks.names_in_variables(config);
+    if file.is_some_and(|file| file.found) {
+        for (key, place, said) in layers.iter() {
+            checks.found_file(config, key, place, said);
+        }
+    }
+    warn_of_idle_settings(config, layers, warnings);
+}
+
+impl Checks<'_> {
+    /// A problem where `said` was written.
+    fn problem(&mut self, said: &Said, message: String) {
+        let problem = match (&said.origin, self.file) {
+            (Origin::File { .. }, Some(file)) => {
+                let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+                Problem::in_file(&file.name, text, said.at, false, message)
+            }
+            (origin, _) => Problem::new(origin.to_string(), message),
+        };
+        self.problems.push(problem);
+    }
+
+    fn backoff(&mut self, config: &Config) {
+        let (base, max) = (config.backoff.base_delay, config.backoff.max_delay);
+        if base <= max {
+            return;
+        }
+        let message = format!(
+            "`backoff.max_delay` ({} s) is below `backoff.base_delay` ({} s); raise the one or lower the other",
+            max.as_secs_f64(),
+            base.as_secs_f64()
+        );
+        let place = Place::default();
+        let said = self
+            .layers
+            .at("backoff.max_delay", &place)
+            .or_else(|| self.layers.at("backoff.base_delay", &place));
+        match said {
+            Some(said) => self.problem(said, message),
+            None => self.problems.push(Problem::new("backoff", message)),
+        }
+    }
+
+    fn provider(&mut self, provider: &ProviderSettings) {
+        let place = Place::provider(&provider.name);
+        match built_in(&provider.name) {
+            Some(known) if known.dialect != provider.dialect => {
+                if let Some(said) = self.layers.at("providers.<name>.protocol", &place) {
+                    let message = format!(
+                        "`{0}` is built in and speaks its own protocol; declare a provider under another name instead",
+                        provider.name
+                    );
+                    self.problem(said, message);
+                }
+            }
+            None if provider.base_url.is_none() => {
+                let name = self.file.map_or("configuration", |file| file.name.as_str());
+                let message =
+                    format!("provider `{0}` needs an address: set `providers.{0}.base_url`", provider.name);
+                self.problems.push(Problem::new(name, message));
+            }
+            _ => {}
+        }
+    }
+
+    /// The versions are the protocol crate's own list, read by its own names.
+    fn api_version(&mut self, provider: &ProviderSettings) {
+        let place = Place::provider(&provider.name);
+        let (Some(version), Some(said)) =
+            (&provider.api_version, self.layers.at("providers.<name>.api_version", &place))
+        else {
+            return;
+        };
+        let text = serde_json::Value::String(version.clone());
+        let known = match provider.dialect {
+            Dialect::Anthropic => serde_json::from_value::<AnthropicVersion>(text).is_ok(),
+            Dialect::Google => serde_json::from_value::<GoogleVersion>(text).is_ok(),
+            Dialect::OpenAi | Dialect::Grok => false,
+        };
+        if !known {
+            let expected = match provider.dialect {
+                Dialect::Anthropic => "Anthropic's versions are `2023-06-01` and `2026-10-21`",
+                Dialect::Google => "Google's versions are `v1` and `v1beta`",
+                Dialect::OpenAi | Dialect::Grok => "this protocol has no versions; leave the key out",
+            };
+            let message = format!("`providers.{}.api_version`: {expected}, found `{version}`", provider.name);
+            self.problem(said, message);
+        }
+    }
+
+    fn token_limits(&mut self, provider: &ProviderSettings) {
+        let place = Place::provider(&provider.name);
+        let Some(total) = self.layers.at("rate_limiting.<provider>.max_tokens_per_minute", &place) else {
+            return;
+        };
+        let parts = ["max_input_tokens_per_minute", "max_output_tokens_per_minute"];
+        let part =
+            parts.iter().find_map(|part| self.layers.at(&format!("rate_limiting.<provider>.{part}"), &place));
+        if let Some(part) = part {
+            let message = format!(
+                "`rate_limiting.{}` limits tokens together (`max_tokens_per_minute`, {}) and apart ({}); keep one of the two",
+                provider.name, total.origin, part.origin
+            );
+            self.problem(part, message);
+        }
+    }
+
+    fn tier(&mut self, provider: &ProviderSettings) {
+        let place = Place::provider(&provider.name);
+        if provider.name == "openai" {
+            return;
+        }
+        if let Some(said) = self.layers.at("rate_limiting.<provider>.tier", &place) {
+            let message = format!(
+                "tiers are known for `openai` only; set `max_requests_per_minute` and `max_tokens_per_minute` of `{}`",
+                provider.name
+            );
+            self.problem(said, message);
+        }
+    }
+
+    /// `my-llm` and `my_llm` would share their variables.
+    fn names_in_variables(&mut self, config: &Config) {
+        let names: Vec<&str> = config.providers().map(|provider| provider.name.as_str()).collect();
+        for (index, name) in names.iter().enumerate() {
+            let twin =
+                names[..index].iter().find(|other| spelled_in_capitals(other) == spelled_in_capitals(name));
+            if let Some(twin) = twin {
+                let place = self.file.map_or("configuration", |file| file.name.as_str());
+                let message = format!(
+                    "providers `{twin}` and `{name}` would share the variables of {}; rename one",
+                    spelled_in_capitals(name)
+                );
+                self.problems.push(Problem::new(place, message));
+            }
+        }
+    }
+
+    /// What a file found by itself may not set. Only what is in force counts: a variable or an argument may have
+    /// replaced it, and those are the user's own.
+    fn found_file(&mut self, config: &Config, key: &Key, place: &Place, said: &Said) {
+        if !matches!(said.origin, Origin::File { .. }) {
+            return;
+        }
+        let Some(reason) = refused_in_found_file(config, key, place) else { return };
+        let message = format!(
+            "`{}` is refused: {reason}, and this file was not named but found in the working directory. \
+             If you trust it, name it with --config or OMEGA_CONFIG",
+            key.path_at(place)
+        );
+        self.problem(said, message);
+    }
+}
+
+/// Why a found file may not set this, if it may not.
+///
+/// - A built-in provider's address: its key would be sent there.
+/// - Any other address off this computer: with `model`, `fallbacks` or `models` prompts would be sent there.
+/// - The variable a key is read from: any secret of the environment (`AWS_SECRET_ACCESS_KEY`) could be sent out as a
+///   key. Harmless only towards a server on this computer, and even there not a built-in provider's key.
+/// - Certificate authorities: whoever adds one can read what is sent to anybody.
+///
+/// Headers are allowed: they carry only what the file itself says, and those that replace a credential are refused in
+/// every file.
+fn refused_in_found_file(config: &Config, key: &Key, place: &Place) -> Option<&'static str> {
+    let provider = config.provider(&place.provider);
+    let local = provider
+        .and_then(|provider| provider.base_url.as_deref())
+        .is_some_and(|url| is_loopback(url) && built_in(&place.provider).is_none());
+    match key.path {
+        "tls.ca_file" => Some("it decides whom to trust with every request"),
+        "providers.<name>.base_url" if built_in(&place.provider).is_some() => {
+            Some("it decides where a key from the environment is sent")
+        }
+        "providers.<name>.base_url" if !local => Some("it decides where prompts are sent"),
+        "providers.<name>.api_key_env" => {
+            let variable = provider.and_then(|provider| provider.api_key_env.as_deref()).unwrap_or_default();
+            if local && owner_of_key_variable(variable).is_none() {
+                None
+            } else {
+                Some("it decides which secret of the environment is sent")
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Settings that have no effect as things stand.
+fn warn_of_idle_settings(config: &Config, layers: &Layers, warnings: &mut Vec<String>) {
+    let idle = [
+        (config.breaker.failure_rate.is_none(), "circuit_breaker.failure_rate.", "percent"),
+        (config.breaker.slow_first_token.is_none(), "circuit_breaker.slow_first_token.", "threshold_seconds"),
+    ];
+    for (key, _, said) in layers.iter() {
+        for (off, section, switch) in idle {
+            if off && key.path.strip_prefix(section).is_some_and(|rest| rest != switch) {
+                warnings.push(format!(
+                    "`{}` ({}) has no effect while `{section}{switch}` is off",
+                    key.path, said.origin
+                ));
+            }
+        }
+    }
+}
+
+/// Keys that are missing where one was named, or go somewhere unusual: allowed, but worth a line.
+pub(crate) fn warn_about_keys(config: &Config, warnings: &mut Vec<String>) {
+    for provider in config.providers() {
+        if let (Some(variable), None) = (&provider.api_key_env, &provider.api_key) {
+            warnings.push(format!("`{}` has no key: {variable} is not set", provider.name));
+        }
+        let Some(url) = provider.base_url.as_deref() else { continue };
+        if provider.api_key.is_some() && url.starts_with("http:") && !is_loopback(url) {
+            warnings.push(format!("the key of `{}` travels unencrypted to {url}", provider.name));
+        }
+        let owner = provider.api_key_env.as_deref().and_then(owner_of_key_variable);
+        if let Some(owner) = owner.filter(|owner| *owner != provider.name) {
+            warnings.push(format!("the key of `{owner}` is sent to {url} as that of `{}`", provider.name));
+        }
+    }
+}

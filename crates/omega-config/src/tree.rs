@@ -1,0 +1,266 @@
+//! The file layer: walks the YAML tree along the table of settings.
+//!
+//! Every key must be a row, a section of rows, or a name where the table has a place for one. All problems of a file
+//! are collected, so that one look at the messages mends the whole file.
+
+use std::path::PathBuf;
+
+use crate::config::Config;
+use crate::error::Problem;
+use crate::file::FileText;
+use crate::keys::{self, Place, canonical_provider, check_provider_name};
+use crate::layers::{Layers, Origin, Said, refusal};
+use crate::nearest::nearest;
+use crate::provider::{ProviderSettings, built_in};
+use crate::value::shortened;
+use crate::yaml::{self, Entry, Node, Raw};
+
+/// Reads `file` into `layers`, and the providers and models it names into `config`.
+pub(crate) fn read(file: &FileText, config: &mut Config, layers: &mut Layers, problems: &mut Vec<Problem>) {
+    let text = file.text.strip_prefix('\u{feff}').unwrap_or(&file.text);
+    let root = match yaml::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            problems.push(Problem::in_file(&file.name, text, error.at, false, error.message));
+            return;
+        }
+    };
+    let mut walk = Walk { name: &file.name, text, config, layers, problems };
+    match &root.raw {
+        Raw::Null => {}
+        Raw::Map(entries) => {
+            walk.declare_providers(entries);
+            walk.section("", &Place::default(), entries);
+        }
+        other => {
+            let message = format!("expected sections such as `circuit_breaker:`, found {}", other.shown());
+            walk.problem(&root, message);
+        }
+    }
+}
+
+struct Walk<'a> {
+    name: &'a str,
+    text: &'a str,
+    config: &'a mut Config,
+    layers: &'a mut Layers,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Walk<'_> {
+    /// Providers first: their limits may stand above their section in the file.
+    fn declare_providers(&mut self, entries: &[Entry]) {
+        let Some(Raw::Map(providers)) =
+            entries.iter().find(|entry| entry.key == "providers").map(|entry| &entry.value.raw)
+        else {
+            return;
+        };
+        let mut names: Vec<&Entry> = providers.iter().collect();
+        names.sort_by(|a, b| a.key.cmp(&b.key));
+        for entry in names {
+            if built_in(&entry.key).is_some() || matches!(entry.value.raw, Raw::Null) {
+                continue;
+            }
+            match check_provider_name(&entry.key) {
+                Ok(()) => {
+                    let settings = ProviderSettings::compatible(&entry.key, crate::Dialect::OpenAi);
+                    self.config.providers.push(settings);
+                }
+                Err(message) => self.problem_at_key(entry, message),
+            }
+        }
+    }
+
+    /// One section: `pattern` is its path in the table, with `<provider>` and the like left in.
+    fn section(&mut self, pattern: &str, place: &Place, entries: &[Entry]) {
+        for entry in entries {
+            let inner = joined(pattern, &entry.key);
+            if let Some((row, key)) = keys::all().enumerate().find(|(_, key)| key.path == inner) {
+                self.value(row, key, place, entry);
+            } else if is_section(&inner) {
+                self.descend(&inner, place.clone(), entry);
+            } else {
+                match name_below(pattern) {
+                    Some(name @ "<model>") => {
+                        let place = Place { model: entry.key.clone(), ..place.clone() };
+                        if self.model(&place, entry) {
+                            self.descend(&joined(pattern, name), place, entry);
+                        }
+                    }
+                    Some(name) if self.config.provider(&entry.key).is_some() => {
+                        self.descend(&joined(pattern, name), Place::provider(&entry.key), entry);
+                    }
+                    Some(name) => self.unknown_provider(pattern, name, entry),
+                    None => self.unknown_key(pattern, place, entry),
+                }
+            }
+        }
+    }
+
+    fn descend(&mut self, pattern: &str, place: Place, entry: &Entry) {
+        match &entry.value.raw {
+            Raw::Map(entries) => self.section(pattern, &place, entries),
+            // A section whose lines are all commented out.
+            Raw::Null => {}
+            other => {
+                let names = children(pattern).join("`, `");
+                let message = format!(
+                    "`{}` is a section: expected keys such as `{names}` below it, found {}",
+                    entry.key,
+                    other.shown()
+                );
+                self.problem(&entry.value, message);
+            }
+        }
+    }
+
+    fn value(&mut self, row: usize, key: &keys::Key, place: &Place, entry: &Entry) {
+        if matches!(entry.value.raw, Raw::Null) {
+            // A key without a value is a key not given.
+            return;
+        }
+        match key.kind.read(&entry.value, key.absent) {
+            Ok(value) => {
+                let origin = Origin::File { path: PathBuf::from(self.name), line: entry.line };
+                let at = Some((entry.value.line, entry.value.column));
+                self.layers.say(row, place.clone(), Said { value, origin, at });
+            }
+            Err(wrong) => {
+                let message = format!("`{}`: {}", key.path_at(place), refusal(key, &wrong));
+                let at = wrong.at.unwrap_or((entry.value.line, entry.value.column));
+                let key_only = matches!(key.kind, crate::value::Kind::Headers);
+                self.problems.push(Problem::in_file(self.name, self.text, Some(at), key_only, message));
+            }
+        }
+    }
+
+    /// Notes a model that has limits of its own.
+    fn model(&mut self, place: &Place, entry: &Entry) -> bool {
+        const LONGEST: usize = 200;
+        let printable = !place.model.chars().any(char::is_control);
+        if place.model.trim().is_empty() || place.model.len() > LONGEST || !printable {
+            self.problem_at_key(entry, format!("a model's name has 1 to {LONGEST} printable characters"));
+            return false;
+        }
+        if let Some(provider) = self.config.provider_mut(&place.provider) {
+            provider.model_limits.entry(place.model.clone()).or_default();
+        }
+        true
+    }
+
+    fn unknown_provider(&mut self, pattern: &str, name: &str, entry: &Entry) {
+        if pattern == "providers" {
+            // Its name was refused when the providers were declared, or the section is empty.
+            return;
+        }
+        let known: Vec<&str> = self.config.providers().map(|provider| provider.name.as_str()).collect();
+        let fixed = children(pattern);
+        let canonical = canonical_provider(&entry.key);
+        let suggestion =
+            match nearest(&entry.key, known.iter().copied().chain(fixed.iter().map(String::as_str))) {
+                _ if canonical != entry.key => Some(canonical),
+                found => found,
+            };
+        let message = match (&entry.value.raw, suggestion) {
+            (_, Some(meant)) => {
+                format!("unknown provider `{}`. Did you mean `{meant}`?", shortened(&entry.key))
+            }
+            (Raw::Map(_) | Raw::Null, None) => format!(
+                "unknown provider `{}`. Known: {}. Another server is declared under `providers`",
+                shortened(&entry.key),
+                known.join(", ")
+            ),
+            _ => self.unknown_message(&joined(pattern, &entry.key), &entry.key, &joined(pattern, name)),
+        };
+        self.problem_at_key(entry, message);
+    }
+
+    fn unknown_key(&mut self, pattern: &str, place: &Place, entry: &Entry) {
+        let shown = Place::path(pattern, place);
+        let path = joined(&shown, &shortened(&entry.key));
+        let message = if pattern == "providers.<name>" && entry.key.to_ascii_lowercase().contains("key") {
+            format!("unknown key `{path}`. Keys never stand in a file: name their variable in `api_key_env`")
+        } else {
+            self.unknown_message(&path, &entry.key, pattern)
+        };
+        self.problem_at_key(entry, message);
+    }
+
+    fn unknown_message(&self, path: &str, key: &str, pattern: &str) -> String {
+        let siblings = children(pattern);
+        if let Some(meant) = nearest(key, siblings.iter().map(String::as_str)) {
+            return format!("unknown key `{path}`. Did you mean `{meant}`?");
+        }
+        // The right key in the wrong section is the other common slip.
+        let elsewhere: Vec<&str> = keys::all()
+            .map(|row| row.path)
+            .filter(|row| row.rsplit('.').next() == Some(key) && !row.contains('<'))
+            .collect();
+        match elsewhere.as_slice() {
+            [one] => format!("unknown key `{path}`. Did you mean `{one}`?"),
+            _ => format!("unknown key `{path}`. Known here: {}", siblings.join(", ")),
+        }
+    }
+
+    fn problem(&mut self, node: &Node, message: String) {
+        self.problems.push(Problem::in_file(
+            self.name,
+            self.text,
+            Some((node.line, node.column)),
+            false,
+            message,
+        ));
+    }
+
+    /// A problem with a key: what stands behind it is not shown, since an unknown key may hold anything.
+    fn problem_at_key(&mut self, entry: &Entry, message: String) {
+        self.problems.push(Problem::in_file(
+            self.name,
+            self.text,
+            Some((entry.line, entry.column)),
+            true,
+            message,
+        ));
+    }
+}
+
+impl Place {
+    /// `pattern` with this place's names filled in.
+    fn path(pattern: &str, place: &Place) -> String {
+        pattern
+            .replace("<provider>", &place.provider)
+            .replace("<name>", &place.provider)
+            .replace("<model>", &place.model)
+    }
+}
+
+fn joined(pattern: &str, key: &str) -> String {
+    if pattern.is_empty() { String::from(key) } else { format!("{pattern}.{key}") }
+}
+
+fn is_section(pattern: &str) -> bool {
+    // A name someone chose is never a section of the table, even if it is spelled `<provider>`.
+    !pattern.ends_with('>') && keys::all().any(|key| below(key.path, pattern).is_some())
+}
+
+/// The part of `path` below the section `pattern`.
+fn below<'p>(path: &'p str, pattern: &str) -> Option<&'p str> {
+    if pattern.is_empty() { Some(path) } else { path.strip_prefix(pattern)?.strip_prefix('.') }
+}
+
+/// The kind of name that may stand below this section, if any.
+fn name_below(pattern: &str) -> Option<&'static str> {
+    keys::all()
+        .find_map(|key| below(key.path, pattern)?.split('.').next().filter(|part| part.starts_with('<')))
+}
+
+/// The fixed keys of a section, in the order of the table.
+fn children(pattern: &str) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for part in keys::all().filter_map(|key| below(key.path, pattern)?.split('.').next()) {
+        if !part.starts_with('<') && !names.iter().any(|name| name == part) {
+            names.push(String::from(part));
+        }
+    }
+    names
+}

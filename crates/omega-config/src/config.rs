@@ -39,8 +39,6 @@ pub struct Config {
     /// The stream clocks of providers that do not say otherwise; each provider's own are in
     /// [`ProviderSettings::streaming`].
     pub streaming: StreamClocks,
-    /// What happens when a stream breaks after something has reached the caller. Default [`OnStreamBreak::Error`].
-    pub on_stream_break: OnStreamBreak,
     /// Ask for a stream upstream even when the caller wants a whole answer, so that the clocks guard it. Default on.
     pub guard_whole_answers: bool,
     /// Certificates to trust besides the platform's.
@@ -66,7 +64,6 @@ impl Default for Config {
             retry_budget: BudgetConfig::default(),
             retry_budget_enabled: true,
             streaming: StreamClocks::default(),
-            on_stream_break: OnStreamBreak::Error,
             guard_whole_answers: true,
             tls: TlsSettings::default(),
             proxy: ProxySettings::default(),
@@ -146,17 +143,6 @@ impl Default for StreamClocks {
             learned_first_content: true,
         }
     }
-}
-
-/// What happens to a stream that breaks after something has reached the caller.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OnStreamBreak {
-    /// The stream ends with a clear error.
-    #[default]
-    Error,
-    /// The call starts anew where the caller asked for a whole answer; a caller who reads along gets the error.
-    Restart,
 }
 
 /// Certificates.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use omega_policy::{BreakerMode, BreakerScope, FailureRate, Jitter, SlowFirstToken};
 
 use super::{DAY, Key, TICK, count, seconds, text};
-use crate::config::OnStreamBreak;
 use crate::value::{Kind, Value, shortened};
 
 pub(super) static KEYS: [Key; 40] = [
@@ -319,10 +318,10 @@ pub(super) static KEYS: [Key; 40] = [
     ),
     Key::new(
         "streaming.on_stream_break",
-        Kind::Word(&["error", "restart"]),
-        "When a stream breaks after something reached the caller: end with a clear `error`, or `restart` for callers who asked for a whole answer.",
-        |c, _| Value::word_of(&c.on_stream_break, &ON_BREAK),
-        |c, _, v| c.on_stream_break = v.chosen(&ON_BREAK),
+        text("`error`", only_error),
+        "When a stream breaks after something reached the caller: end with a clear error. A whole answer that breaks is tried again unseen, whatever stands here.",
+        |_, _| Value::Text(String::from("error")),
+        |_, _, _| {},
     ),
     Key::new(
         "streaming.guard_whole_answers",
@@ -359,9 +358,6 @@ const JITTERS: [(&str, Jitter); 6] = [
     ("none", Jitter::None),
 ];
 
-const ON_BREAK: [(&str, OnStreamBreak); 2] =
-    [("error", OnStreamBreak::Error), ("restart", OnStreamBreak::Restart)];
-
 /// What the two optional windows start from: at least 20 calls in 60 s, and half of them slow.
 const MIN_CALLS: u32 = 20;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -393,5 +389,15 @@ fn only_memory(text: &str) -> Result<(), String> {
     Err(format!(
         "this version keeps its state in memory only, found `{}`; write `memory`, or leave the key out",
         shortened(kind)
+    ))
+}
+
+fn only_error(text: &str) -> Result<(), String> {
+    if text == "error" {
+        return Ok(());
+    }
+    Err(format!(
+        "this version ends a broken stream with an error, found `{}`; write `error`, or leave the key out",
+        shortened(text)
     ))
 }

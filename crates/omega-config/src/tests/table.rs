@@ -38,6 +38,7 @@ fn samples(key: &keys::Key) -> Vec<Value> {
                 Some("base_url") => "https://llm.example.com/v1",
                 Some("api_key_env") => "OMEGA_OWN_KEY",
                 Some("state") => "memory",
+                Some("on_stream_break") => "error",
                 _ => "v1",
             };
             vec![Value::Text(String::from(text))]

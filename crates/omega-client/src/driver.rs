@@ -1,0 +1,653 @@
+//! THE ONLY LOOP: ask the pipeline, wait, send, report; then retry, turn to the next target, or stop.
+//!
+//! One deadline lies over all of it. Nothing here decides what a failure means (the policy's table does) or what a
+//! provider said (the protocol does). A future dropped at any await returns what it holds: a [`Place`] leaves the
+//! queue, a [`Held`] permit goes back without a verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Request;
+use omega_policy::{Call, Failure, FailureKind, GiveUp, Outcome, Rejection, Timestamp, Usage, Verdict};
+use omega_protocol::{ProviderError, Streaming};
+use omega_transport::{Body, Response, TransportError};
+
+use crate::answer::{Attempt, AttemptOutcome};
+use crate::client::Inner;
+use crate::error::{Error, ErrorKind};
+use crate::events::ClientEvent;
+use crate::exchange::{Complete, Exchange, Facts, Incoming, Received};
+use crate::first_token;
+use crate::registry::Target;
+use crate::scope::{Counters, Decision, Held, Place};
+use crate::telemetry;
+use crate::watch::{Fault, Limits, Watch, seconds};
+
+/// An error body is read up to here; what a provider has to say fits into far less, an edge's HTML page mostly too.
+const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// A waiter looks around for a free target at most this often, also with a `failover_wait_seconds` of 0.
+const LOOK_AROUND_MIN: Duration = Duration::from_millis(100);
+
+/// What one call may do.
+pub(crate) struct Plan {
+    /// The model asked for and its fallbacks. Never empty.
+    pub(crate) targets: Vec<Target>,
+    pub(crate) started: Timestamp,
+    pub(crate) deadline: Timestamp,
+    pub(crate) max_wait: Option<Duration>,
+    pub(crate) max_attempts: u32,
+}
+
+/// An answer, or its beginning, and who gave it.
+pub(crate) struct Served<A> {
+    pub(crate) answer: A,
+    pub(crate) target: Target,
+    pub(crate) attempts: Vec<Attempt>,
+    pub(crate) queued: Duration,
+    /// For a stream that has begun: the permit, and the call to complete with it.
+    pub(crate) open: Option<(Held, Call)>,
+}
+
+/// The loop over one call.
+pub(crate) struct Driver<'c, E> {
+    client: &'c Inner,
+    exchange: E,
+    plan: Plan,
+    attempts: Vec<Attempt>,
+    queued: Duration,
+    /// Why each target so far could not serve it.
+    errors: Vec<Error>,
+}
+
+/// What became of one target.
+enum Asked<A> {
+    Answered(Box<Served<A>>),
+    /// Try the next one, or stop with this error.
+    Next(Error),
+    /// That other target has admitted the call already.
+    Moved {
+        to: usize,
+        held: Held,
+        why: Error,
+    },
+    /// No other target would help.
+    Stop(Error),
+}
+
+/// What became of the wish to send.
+enum Entered {
+    Granted(Held),
+    Refused(Rejection),
+    Moved { to: usize, held: Held },
+}
+
+/// How it goes on after a failed attempt.
+enum Then {
+    Again(Error),
+    Next(Error),
+    Stop(Error),
+}
+
+/// One attempt, for its record.
+struct Began {
+    at: Timestamp,
+    queued: Duration,
+}
+
+impl<'c, E: Exchange> Driver<'c, E> {
+    pub(crate) fn new(client: &'c Inner, exchange: E, plan: Plan) -> Self {
+        Self { client, exchange, plan, attempts: Vec::new(), queued: Duration::ZERO, errors: Vec::new() }
+    }
+
+    /// Runs the call to its end.
+    pub(crate) async fn run(mut self) -> Result<Served<E::Answer>, Error> {
+        let (mut index, mut carried) = (0, None);
+        while index < self.plan.targets.len() {
+            let (next, why) = match self.ask(index, carried.take()).await {
+                Asked::Answered(served) => return Ok(*served),
+                Asked::Stop(error) => {
+                    self.errors.push(error);
+                    break;
+                }
+                Asked::Next(why) => (index + 1, why),
+                Asked::Moved { to, held, why } => {
+                    carried = Some(held);
+                    (to, why)
+                }
+            };
+            if let Some(to) = self.plan.targets.get(next) {
+                self.note_failover(&self.plan.targets[index], to, &why);
+            }
+            self.errors.push(why);
+            index = next;
+        }
+        Err(self.conclusion())
+    }
+
+    /// Asks one target until it has answered or there is no use in asking it again.
+    async fn ask(&mut self, index: usize, mut carried: Option<Held>) -> Asked<E::Answer> {
+        let target = self.plan.targets[index].clone();
+        let guard = self.client.loaded.config.guard_whole_answers && !target.refuses_streams();
+        let (mut request, mut streaming) = match self.encode(&target, guard) {
+            Ok(encoded) => encoded,
+            Err(error) => return Asked::Next(error),
+        };
+        let facts = self.facts(&target);
+        let mut call = self.call(&target, &facts, self.client.clock.now());
+        let mut last: Option<Error> = None;
+        loop {
+            let now = self.client.clock.now();
+            if now >= self.plan.deadline {
+                return Asked::Stop(last.unwrap_or_else(|| self.out_of_time()));
+            }
+            call.alternative = self.has_alternative(index, now);
+            let (entered, sent_at) = match carried.take() {
+                Some(held) => (Entered::Granted(held), now),
+                None => self.enter(index, &call, now).await,
+            };
+            let began = Began { at: now, queued: sent_at.saturating_since(now) };
+            self.queued += began.queued;
+            let mut held = match entered {
+                Entered::Granted(held) => held,
+                Entered::Refused(rejection) => {
+                    return Asked::Next(self.refused(&target, &rejection, last, &began));
+                }
+                Entered::Moved { to, held } => {
+                    return Asked::Moved { to, held, why: self.moved(&target, &began) };
+                }
+            };
+            let limits = self.limits(&target, &call, streaming, facts.reasons_first);
+            let watch = Watch::new(Arc::clone(&self.client.clock), limits, sent_at, self.plan.deadline);
+            match self.send(&target, request.clone(), streaming, watch, &facts, &mut held).await {
+                Ok(received) => {
+                    let served = self.answered(target, received, held, call, &began);
+                    return Asked::Answered(Box::new(served));
+                }
+                Err(Fault::Deadline { heard }) => {
+                    return Asked::Stop(self.interrupted(&target, held, &mut call, heard, &began));
+                }
+                Err(Fault::Provider(said)) => {
+                    let unwanted = E::WHOLE && streaming == Streaming::Stream && refuses_to_stream(&said);
+                    let then = self.failed(&target, said, held, &mut call, &began).await;
+                    // The caller never asked for a stream; we did, to guard the answer. Who will not stream is asked
+                    // for the whole of it, now and from now on.
+                    if unwanted {
+                        target.note_refused_stream();
+                        if call.attempts < self.plan.max_attempts
+                            && let Ok(encoded) = self.encode(&target, false)
+                        {
+                            (request, streaming) = encoded;
+                            continue;
+                        }
+                    }
+                    match then {
+                        Then::Again(error) => last = Some(error),
+                        Then::Next(error) => return Asked::Next(error),
+                        Then::Stop(error) => return Asked::Stop(error),
+                    }
+                }
+            }
+        }
+    }
+
+    fn facts(&self, target: &Target) -> Facts {
+        Facts {
+            model: target.member.scope.model(&target.model),
+            reasons_first: self.exchange.reasons_first(),
+            demand: self.exchange.demand(),
+        }
+    }
+
+    /// The request as this target takes it.
+    fn encode(&mut self, target: &Target, guard: bool) -> Result<(Request<Bytes>, Streaming), Error> {
+        let member = &target.member;
+        let (kind, message) = match member.endpoint() {
+            Err(missing) => (ErrorKind::Config, missing.to_owned()),
+            Ok(endpoint) => {
+                if self.exchange.model() != target.model {
+                    self.exchange.set_model(&target.model);
+                }
+                match self.exchange.encode(member.provider(), endpoint, guard) {
+                    Ok(encoded) => return Ok(encoded),
+                    Err(error) => (ErrorKind::Unsupported, error.to_string()),
+                }
+            }
+        };
+        let now = self.client.clock.now();
+        let began = Began { at: now, queued: Duration::ZERO };
+        self.record(target, &began, AttemptOutcome::Skipped { message: message.clone() });
+        Err(Error::new(kind, message).at(&member.name, &target.model))
+    }
+
+    fn call(&self, target: &Target, facts: &Facts, now: Timestamp) -> Call {
+        let max_wait = self.plan.max_wait.unwrap_or(target.member.max_wait);
+        Call {
+            model: facts.model,
+            demand: facts.demand,
+            deadline: self.plan.deadline,
+            admit_by: (now + max_wait).min(self.plan.deadline),
+            alternative: false,
+            failover_wait: self.client.failover_wait,
+            attempts: 0,
+            last_delay: Duration::ZERO,
+        }
+    }
+
+    /// Whether a later target could be asked: it has a key, and its circuit is not known to refuse.
+    fn has_alternative(&self, index: usize, now: Timestamp) -> bool {
+        self.plan.targets[index + 1..]
+            .iter()
+            .any(|target| target.member.endpoint().is_ok() && !target.member.scope.is_open(now))
+    }
+
+    /// Gets a permit: at once, after waiting, or from another target that is free while the queue here is long. Says
+    /// when that was.
+    async fn enter(&self, index: usize, call: &Call, now: Timestamp) -> (Entered, Timestamp) {
+        let scope = &self.plan.targets[index].member.scope;
+        let patience = call.alternative.then_some(call.failover_wait);
+        let mut decision = scope.admit(call, patience, now);
+        if let Decision::Busy(_) = decision {
+            if let Some((to, held)) = self.elsewhere(index, now) {
+                return (Entered::Moved { to, held }, now);
+            }
+            // The others are as busy; as soon as one is not, it is asked.
+            decision = scope.admit(call, None, now);
+        }
+        match decision {
+            Decision::Granted(held) => (Entered::Granted(held), now),
+            Decision::Refused(rejection) | Decision::Busy(rejection) => (Entered::Refused(rejection), now),
+            Decision::Queued(place) => {
+                let entered = self.wait(index, place, patience).await;
+                (entered, self.client.clock.now())
+            }
+        }
+    }
+
+    /// Waits for the turn; with a patience, looks around for a free target whenever it has run out.
+    async fn wait(&self, index: usize, mut place: Place, patience: Option<Duration>) -> Entered {
+        let entered =
+            |served: Result<Held, Rejection>| served.map_or_else(Entered::Refused, Entered::Granted);
+        let Some(patience) = patience.map(|patience| patience.max(LOOK_AROUND_MIN)) else {
+            return entered(place.await);
+        };
+        loop {
+            if let Ok(served) = tokio::time::timeout(patience, &mut place).await {
+                return entered(served);
+            }
+            if let Some((to, held)) = self.elsewhere(index, self.client.clock.now()) {
+                place.leave();
+                return Entered::Moved { to, held };
+            }
+        }
+    }
+
+    /// A permit at the first later target that has one at this moment.
+    fn elsewhere(&self, index: usize, now: Timestamp) -> Option<(usize, Held)> {
+        let later = self.plan.targets.iter().enumerate().skip(index + 1);
+        let mut usable =
+            later.filter(|(_, target)| target.member.endpoint().is_ok() && !target.member.scope.is_open(now));
+        usable.find_map(|(to, target)| {
+            let scope = &target.member.scope;
+            let call = self.call(target, &self.facts(target), now);
+            scope.admit_now(&call, now).map(|held| (to, held))
+        })
+    }
+
+    /// How long each silence may be at this target.
+    fn limits(&self, target: &Target, call: &Call, streaming: Streaming, reasons_first: bool) -> Limits {
+        let clocks = &target.member.clocks;
+        if streaming == Streaming::Whole && E::GENERATES {
+            // A whole answer is written before its first byte is sent, so silence says nothing for as long as an
+            // answer may take to begin.
+            let whole = clocks.reasoning_first_content.max(clocks.first_content).max(clocks.first_byte);
+            return Limits { first_byte: whole, first_content: whole, gap: clocks.gap };
+        }
+        let mut first_content =
+            if reasons_first { clocks.reasoning_first_content } else { clocks.first_content };
+        if call.alternative && clocks.learned_first_content {
+            first_content = first_content.min(target.member.scope.patience(call.model, reasons_first));
+        }
+        Limits { first_byte: clocks.first_byte, first_content, gap: clocks.gap }
+    }
+
+    /// One attempt: from the first byte out to the answer, or to its first content.
+    async fn send(
+        &self,
+        target: &Target,
+        request: Request<Bytes>,
+        streaming: Streaming,
+        mut watch: Watch,
+        facts: &Facts,
+        held: &mut Held,
+    ) -> Result<Received<E::Answer>, Fault> {
+        let (member, client) = (&target.member, self.client);
+        let provider = member.provider();
+        held.sent();
+        let response = watch.over(client.transport.send(request)).await?;
+        let Response { head, mut body } = response.map_err(|error| unreachable_provider(&error))?;
+        watch.heard();
+        let date = client.clock.date();
+        if let Some(hint) = provider.quota_hint(&head.headers, date) {
+            member.scope.handle_hint(facts.model, &hint, watch.now());
+        }
+        if !head.status.is_success() {
+            let said = error_body(&mut body, &mut watch).await;
+            let mut error = provider.classify(head.status, &head.headers, &said, date);
+            name_request(&mut error, provider.request_id(&head.headers));
+            return Err(Fault::Provider(error));
+        }
+        let request_id = provider.request_id(&head.headers).map(str::to_owned);
+        let incoming = Incoming { provider, streaming, headers: head.headers, body, watch, facts, held };
+        self.exchange.receive(incoming).await.map_err(|fault| match fault {
+            Fault::Provider(mut error) => {
+                name_request(&mut error, request_id.as_deref());
+                Fault::Provider(error)
+            }
+            deadline @ Fault::Deadline { .. } => deadline,
+        })
+    }
+
+    /// The answer is here, or has begun.
+    fn answered(
+        &mut self,
+        target: Target,
+        received: Received<E::Answer>,
+        held: Held,
+        mut call: Call,
+        began: &Began,
+    ) -> Served<E::Answer> {
+        let Received { answer, state } = received;
+        let open = match state {
+            Complete::Whole(usage) => {
+                self.client.succeed(held, &mut call, usage);
+                None
+            }
+            Complete::Begun => Some((held, call)),
+        };
+        self.record(&target, began, AttemptOutcome::Answered);
+        let attempts = std::mem::take(&mut self.attempts);
+        Served { answer, target, attempts, queued: self.queued, open }
+    }
+
+    /// The provider failed: tells the layers, and does what they say.
+    async fn failed(
+        &mut self,
+        target: &Target,
+        said: ProviderError,
+        held: Held,
+        call: &mut Call,
+        began: &Began,
+    ) -> Then {
+        let member = &target.member;
+        let attempts = self.plan.max_attempts;
+        telemetry::attempt_failed(call.attempts + 1, attempts, &said);
+        let failure = said.failure.clone();
+        let (verdict, now) = self.client.fail(held, call, failure.clone());
+        self.record(target, began, failed_outcome(&said));
+        let mut error = Error::provider_said(&member.name, &target.model, said);
+        match verdict {
+            Verdict::RetryAt { at, delay } if call.attempts < attempts => {
+                telemetry::backing_off(delay, call.attempts);
+                let (provider, model) = (member.name.to_string(), target.model.clone());
+                let (attempt, when) = (call.attempts, now.saturating_since(Timestamp::ZERO));
+                member.scope.publish(|| ClientEvent::Retrying { provider, model, attempt, delay, at: when });
+                tokio::time::sleep_until(self.client.clock.instant(at)).await;
+                return Then::Again(error);
+            }
+            Verdict::GiveUp(GiveUp::DeadlineTooSoon { earliest }) => {
+                error = error.with_retry_after(Some(earliest.saturating_since(now)));
+            }
+            Verdict::GiveUp(GiveUp::BudgetExhausted) => {
+                error = error.with_note("; not tried again, since retries have used up their budget");
+            }
+            Verdict::RetryAt { .. } | Verdict::GiveUp(_) | Verdict::Done => {}
+        }
+        if failure.kind.meaning().fallback { Then::Next(error) } else { Then::Stop(error) }
+    }
+
+    /// The call's own time ran out while the provider was at work.
+    fn interrupted(
+        &mut self,
+        target: &Target,
+        held: Held,
+        call: &mut Call,
+        heard: bool,
+        began: &Began,
+    ) -> Error {
+        let now = self.client.clock.now();
+        let waited = now.saturating_since(began.at).saturating_sub(began.queued);
+        let attempt = call.attempts + 1;
+        // Whoever sets a short deadline learns nothing about the provider by it. But one that has not sent a byte
+        // for as long as counts as silence elsewhere has earned the verdict: else a hanging provider would never
+        // open its circuit for callers in a hurry.
+        if !heard && waited >= first_token::FLOOR {
+            self.client.fail(held, call, Failure::new(FailureKind::Timeout));
+        } else {
+            drop(held);
+        }
+        let message = format!("no answer before the call's deadline ({} s)", seconds(self.allowed()));
+        telemetry::attempt_out_of_time(attempt, self.plan.max_attempts, &message);
+        let outcome = AttemptOutcome::Failed {
+            kind: FailureKind::Timeout,
+            status: None,
+            code: None,
+            message: message.clone(),
+        };
+        self.record(target, began, outcome);
+        Error::new(ErrorKind::Deadline, format!("{}: {message}", target.member.name))
+            .at(&target.member.name, &target.model)
+    }
+
+    fn out_of_time(&self) -> Error {
+        Error::new(
+            ErrorKind::Deadline,
+            format!("the call's deadline ({} s) passed before it could be sent", seconds(self.allowed())),
+        )
+    }
+
+    fn allowed(&self) -> Duration {
+        self.plan.deadline.saturating_since(self.plan.started)
+    }
+
+    /// Our own layers said no. `last`: what the provider had said before, if this was a retry.
+    fn refused(
+        &mut self,
+        target: &Target,
+        rejection: &Rejection,
+        last: Option<Error>,
+        began: &Began,
+    ) -> Error {
+        Counters::add(&target.member.scope.counters.refused);
+        let error = rejected(target, rejection, self.client.clock.now());
+        let outcome = AttemptOutcome::Refused {
+            kind: error.kind(),
+            retry_after: error.retry_after(),
+            message: error.message().to_owned(),
+        };
+        self.record(target, began, outcome);
+        match last {
+            // A retry that finds no quota in time: what the provider said explains more than our own limit does.
+            Some(said) if !matches!(rejection, Rejection::CircuitOpen { .. }) => {
+                said.with_retry_after(error.retry_after())
+            }
+            _ => error,
+        }
+    }
+
+    /// Another target was free.
+    fn moved(&mut self, target: &Target, began: &Began) -> Error {
+        let name = &target.member.name;
+        let message = format!(
+            "{name}: its queue is longer than {} s while another target is free",
+            seconds(self.client.failover_wait)
+        );
+        let (kind, retry_after) = (ErrorKind::RateLimited, None);
+        self.record(target, began, AttemptOutcome::Refused { kind, retry_after, message: message.clone() });
+        Error::new(kind, message).at(name, &target.model)
+    }
+
+    fn note_failover(&self, from: &Target, to: &Target, why: &Error) {
+        Counters::add(&from.member.scope.counters.failed_over);
+        telemetry::failed_over(&from.member.name, &to.member.name, &to.model, why);
+        let at = self.client.clock.now().saturating_since(Timestamp::ZERO);
+        from.member.scope.publish(|| ClientEvent::FailedOver {
+            from: from.member.name.to_string(),
+            to: to.member.name.to_string(),
+            at,
+        });
+    }
+
+    fn record(&mut self, target: &Target, began: &Began, outcome: AttemptOutcome) {
+        self.attempts.push(Attempt {
+            provider: target.member.name.to_string(),
+            model: target.model.clone(),
+            started: began.at.saturating_since(self.plan.started),
+            elapsed: self.client.clock.now().saturating_since(began.at),
+            queued: began.queued,
+            outcome,
+        });
+    }
+
+    /// One error out of all: what a provider said before what we refused, what we refused before what could not be
+    /// asked; among equals the first, since it is about the model the caller wanted. The others are named behind it.
+    fn conclusion(self) -> Error {
+        let rank = |error: &Error| match (error.origin(), error.kind()) {
+            (_, ErrorKind::Config | ErrorKind::Unsupported) => 0,
+            (crate::Origin::Local, ErrorKind::CircuitOpen | ErrorKind::RateLimited) => 1,
+            _ => 2,
+        };
+        let soonest = self.errors.iter().filter_map(Error::retry_after).min();
+        let best = (0..self.errors.len()).rev().max_by_key(|at| rank(&self.errors[*at])).unwrap_or(0);
+        let mut errors = self.errors;
+        let mut error = if errors.is_empty() {
+            Error::new(ErrorKind::Config, "the call has no target")
+        } else {
+            errors.remove(best)
+        };
+        for other in &errors {
+            error = error.with_note(&format!("; also: {}", other.message()));
+        }
+        error.with_retry_after(soonest).with_attempts(self.attempts)
+    }
+}
+
+impl Inner {
+    /// An attempt was answered completely.
+    pub(crate) fn succeed(&self, held: Held, call: &mut Call, usage: Option<Usage>) {
+        Counters::add(&held.scope().counters.answered);
+        let now = self.clock.now();
+        // A success draws no chance: there is no delay to vary.
+        held.complete(call, &Outcome::Success { usage }, now, omega_policy::Chance::ZERO);
+    }
+
+    /// An attempt failed.
+    pub(crate) fn fail(&self, held: Held, call: &mut Call, failure: Failure) -> (Verdict, Timestamp) {
+        let counters = &held.scope().counters;
+        Counters::add(&counters.failed);
+        if failure.kind == FailureKind::Throttled {
+            Counters::add(&counters.throttled);
+        }
+        let now = self.clock.now();
+        (held.complete(call, &Outcome::Failure(failure), now, self.dice.roll()), now)
+    }
+}
+
+pub(crate) fn failed_outcome(said: &ProviderError) -> AttemptOutcome {
+    AttemptOutcome::Failed {
+        kind: said.failure.kind,
+        status: said.status,
+        code: said.code.clone().or_else(|| said.error_type.clone()),
+        message: said.message.clone(),
+    }
+}
+
+/// An answer that says: not as a stream. It objects to the field that only we have set.
+fn refuses_to_stream(said: &ProviderError) -> bool {
+    said.failure.kind == FailureKind::Invalid && said.param.as_deref() == Some("stream")
+}
+
+fn name_request(error: &mut ProviderError, request_id: Option<&str>) {
+    if error.request_id.is_none() {
+        error.request_id = request_id.map(str::to_owned);
+    }
+}
+
+/// The provider could not be reached, or went away before it answered.
+fn unreachable_provider(error: &TransportError) -> Fault {
+    Fault::Provider(ProviderError::new(FailureKind::Transport, error.to_string()))
+}
+
+/// What there is of an error's body. A body that breaks, stalls or is endless is judged by what came of it.
+async fn error_body(body: &mut Body, watch: &mut Watch) -> Bytes {
+    let mut said = BytesMut::new();
+    let reading = async {
+        while let Some(Ok(chunk)) = body.chunk().await {
+            let room = ERROR_BYTES_MAX - said.len();
+            said.extend_from_slice(&chunk[..chunk.len().min(room)]);
+            if said.len() >= ERROR_BYTES_MAX {
+                break;
+            }
+        }
+    };
+    // A clock that runs out here leaves the status, which says enough.
+    let _ = watch.over(reading).await;
+    said.freeze()
+}
+
+/// A refusal of our own layers, in words.
+fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -> Error {
+    let name = &target.member.name;
+    let wait = |at: &Timestamp| at.saturating_since(now);
+    let error = match rejection {
+        Rejection::CircuitOpen { retry_at } => {
+            let wait = wait(retry_at);
+            let message = format!("circuit for {name} is open; next try in {} s", seconds(wait));
+            Error::new(ErrorKind::CircuitOpen, message).with_retry_after(Some(wait))
+        }
+        Rejection::ModelBlocked { until } => {
+            let wait = wait(until);
+            let model = telemetry::one_line(&target.model);
+            let message = format!("{name}: the quota for {model} is spent; it resets in {} s", seconds(wait));
+            Error::new(ErrorKind::QuotaExhausted, message).with_retry_after(Some(wait))
+        }
+        Rejection::ExceedsCapacity { dimension, limit, requested } => {
+            let what = measured(*dimension);
+            Error::new(
+                ErrorKind::RateLimited,
+                format!(
+                    "{name}: the call needs {requested} {what} and the limit is {limit}; no wait helps. Make it \
+                     smaller, or raise the limit in rate_limiting.{name}"
+                ),
+            )
+        }
+        Rejection::DeadlineTooSoon { earliest, dimension } => {
+            let (wait, what) = (wait(earliest), measured(*dimension));
+            let message = format!(
+                "rate limit for {name} reached ({what}): the call could go in {} s, which is longer than it may wait",
+                seconds(wait)
+            );
+            Error::new(ErrorKind::RateLimited, message).with_retry_after(Some(wait))
+        }
+        Rejection::QueueFull { earliest } => {
+            let wait = wait(earliest);
+            let message =
+                format!("rate limit for {name} reached: the queue is full; room in {} s", seconds(wait));
+            Error::new(ErrorKind::RateLimited, message).with_retry_after(Some(wait))
+        }
+        _ => Error::new(ErrorKind::RateLimited, format!("{name}: not admitted")),
+    };
+    error.at(name, &target.model)
+}
+
+fn measured(dimension: omega_policy::Dimension) -> &'static str {
+    use omega_policy::Dimension;
+    match dimension {
+        Dimension::Requests => "requests per minute",
+        Dimension::Tokens => "tokens per minute",
+        Dimension::InputTokens => "input tokens per minute",
+        Dimension::OutputTokens => "output tokens per minute",
+        Dimension::Concurrency => "requests in flight",
+    }
+}

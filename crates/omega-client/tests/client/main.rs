@@ -1,0 +1,18 @@
+//! The client on paused time, with a scripted upstream in the place of the network. One binary, a module for each
+//! thing it must get right.
+#![allow(clippy::disallowed_methods, reason = "tests read the paused clock and spawn what they await")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test may fail it as the test itself may")]
+
+mod breaker;
+mod calls;
+mod cancellation;
+mod endpoints;
+mod errors;
+mod failover;
+mod limits;
+mod logs;
+mod runtimes;
+mod secrets;
+mod streaming;
+mod support;
+mod wire;

@@ -304,7 +304,7 @@ fn overlaid(mut loaded: Loaded, arguments: Arguments) -> Result<Loaded, Error> {
 
 fn provider<'c>(config: &'c mut Config, name: &str) -> Result<&'c mut omega_config::ProviderSettings, Error> {
     let known = match name {
-        "xai" => "grok",
+        "xai" | "x-ai" => "grok",
         "gemini" => "google",
         name => name,
     };

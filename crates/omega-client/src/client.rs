@@ -205,10 +205,6 @@ struct Options {
 }
 
 impl Inner {
-    pub(crate) fn max_attempts(&self) -> u32 {
-        self.loaded.config.max_retries
-    }
-
     async fn whole<E: Exchange>(&self, exchange: E, options: Options) -> Result<Answer<E::Answer>, Error> {
         let Served { answer: response, target, attempts, queued, .. } = self.run(exchange, options).await?;
         let provider = target.member.name.to_string();

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::events::ClientEvent;
 use crate::exchange::{Complete, Exchange, Facts, Incoming, Received};
 use crate::first_token;
+use crate::refusal::rejected;
 use crate::registry::Target;
 use crate::scope::{Counters, Decision, Held, Place};
 use crate::telemetry;
@@ -26,6 +27,10 @@ use crate::watch::{Fault, Limits, Watch, seconds};
 
 /// An error body is read up to here; what a provider has to say fits into far less, an edge's HTML page mostly too.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
+
+/// An error's status has come and says nearly everything: its body is awaited no longer than this. Judgement; it
+/// usually is in the same packet.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
 /// A waiter looks around for a free target at most this often, also with a `failover_wait_seconds` of 0.
 const LOOK_AROUND_MIN: Duration = Duration::from_millis(100);
@@ -45,6 +50,7 @@ pub(crate) struct Served<A> {
     pub(crate) answer: A,
     pub(crate) target: Target,
     pub(crate) attempts: Vec<Attempt>,
+    pub(crate) max_attempts: u32,
     pub(crate) queued: Duration,
     /// For a stream that has begun: the permit, and the call to complete with it.
     pub(crate) open: Option<(Held, Call)>,
@@ -57,6 +63,8 @@ pub(crate) struct Driver<'c, E> {
     plan: Plan,
     attempts: Vec<Attempt>,
     queued: Duration,
+    /// Which targets' protocols can express the call, as far as it was tried.
+    fits: Vec<Option<bool>>,
     /// Why each target so far could not serve it.
     errors: Vec<Error>,
 }
@@ -98,7 +106,8 @@ struct Began {
 
 impl<'c, E: Exchange> Driver<'c, E> {
     pub(crate) fn new(client: &'c Inner, exchange: E, plan: Plan) -> Self {
-        Self { client, exchange, plan, attempts: Vec::new(), queued: Duration::ZERO, errors: Vec::new() }
+        let (attempts, errors, fits) = (Vec::new(), Vec::new(), vec![None; plan.targets.len()]);
+        Self { client, exchange, plan, attempts, queued: Duration::ZERO, fits, errors }
     }
 
     /// Runs the call to its end.
@@ -142,7 +151,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
             if now >= self.plan.deadline {
                 return Asked::Stop(last.unwrap_or_else(|| self.out_of_time()));
             }
-            call.alternative = self.has_alternative(index, now);
+            call.alternative = self.alternatives(index, now).next().is_some();
             let (entered, sent_at) = match carried.take() {
                 Some(held) => (Entered::Granted(held), now),
                 None => self.enter(index, &call, now).await,
@@ -170,6 +179,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
                 }
                 Err(Fault::Provider(said)) => {
                     let unwanted = E::WHOLE && streaming == Streaming::Stream && refuses_to_stream(&said);
+                    let now = self.client.clock.now();
+                    call.alternative = call.alternative && self.has_fitting_alternative(index, now);
                     let then = self.failed(&target, said, held, &mut call, &began).await;
                     // The caller never asked for a stream; we did, to guard the answer. Who will not stream is asked
                     // for the whole of it, now and from now on.
@@ -235,18 +246,51 @@ impl<'c, E: Exchange> Driver<'c, E> {
         }
     }
 
-    /// Whether a later target could be asked: it has a key, and its circuit is not known to refuse.
-    fn has_alternative(&self, index: usize, now: Timestamp) -> bool {
-        self.plan.targets[index + 1..]
-            .iter()
-            .any(|target| target.member.endpoint().is_ok() && !target.member.scope.is_open(now))
+    /// Later targets that could be asked at some time: they have a key and such calls.
+    fn later(&self, index: usize) -> impl Iterator<Item = usize> + use<'_, 'c, E> {
+        (index + 1..self.plan.targets.len()).filter(|at| {
+            let member = &self.plan.targets[*at].member;
+            member.endpoint().is_ok_and(|endpoint| E::is_offered(member.provider(), endpoint))
+        })
+    }
+
+    /// Those of them that are not known to refuse this call now.
+    fn alternatives(&self, index: usize, now: Timestamp) -> impl Iterator<Item = usize> + use<'_, 'c, E> {
+        self.later(index).filter(move |at| {
+            let target = &self.plan.targets[*at];
+            !target.member.scope.is_shut(&target.model, now)
+        })
+    }
+
+    /// Whether one of them can really take this very request. Asked only where the answer matters: encoding is what
+    /// a call costs us most.
+    fn has_fitting_alternative(&mut self, index: usize, now: Timestamp) -> bool {
+        let candidates: Vec<usize> = self.alternatives(index, now).collect();
+        candidates.into_iter().any(|at| self.fits(at))
+    }
+
+    /// Whether a target's protocol can express the call; tried once.
+    fn fits(&mut self, at: usize) -> bool {
+        if let Some(known) = self.fits[at] {
+            return known;
+        }
+        let target = self.plan.targets[at].clone();
+        let asked = self.exchange.model().to_owned();
+        self.exchange.set_model(&target.model);
+        let endpoint = target.member.endpoint();
+        let provider = target.member.provider();
+        let fits = endpoint.is_ok_and(|endpoint| self.exchange.encode(provider, endpoint, false).is_ok());
+        self.exchange.set_model(&asked);
+        self.fits[at] = Some(fits);
+        fits
     }
 
     /// Gets a permit: at once, after waiting, or from another target that is free while the queue here is long. Says
     /// when that was.
-    async fn enter(&self, index: usize, call: &Call, now: Timestamp) -> (Entered, Timestamp) {
-        let scope = &self.plan.targets[index].member.scope;
-        let patience = call.alternative.then_some(call.failover_wait);
+    async fn enter(&mut self, index: usize, call: &Call, now: Timestamp) -> (Entered, Timestamp) {
+        let scope = Arc::clone(&self.plan.targets[index].member.scope);
+        // Also while all of them refuse: an open circuit may let a probe through before the wait here is over.
+        let patience = self.later(index).next().map(|_| call.failover_wait);
         let mut decision = scope.admit(call, patience, now);
         if let Decision::Busy(_) = decision {
             if let Some((to, held)) = self.elsewhere(index, now) {
@@ -266,7 +310,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
     }
 
     /// Waits for the turn; with a patience, looks around for a free target whenever it has run out.
-    async fn wait(&self, index: usize, mut place: Place, patience: Option<Duration>) -> Entered {
+    async fn wait(&mut self, index: usize, mut place: Place, patience: Option<Duration>) -> Entered {
         let entered =
             |served: Result<Held, Rejection>| served.map_or_else(Entered::Refused, Entered::Granted);
         let Some(patience) = patience.map(|patience| patience.max(LOOK_AROUND_MIN)) else {
@@ -284,15 +328,20 @@ impl<'c, E: Exchange> Driver<'c, E> {
     }
 
     /// A permit at the first later target that has one at this moment.
-    fn elsewhere(&self, index: usize, now: Timestamp) -> Option<(usize, Held)> {
-        let later = self.plan.targets.iter().enumerate().skip(index + 1);
-        let mut usable =
-            later.filter(|(_, target)| target.member.endpoint().is_ok() && !target.member.scope.is_open(now));
-        usable.find_map(|(to, target)| {
-            let scope = &target.member.scope;
+    fn elsewhere(&mut self, index: usize, now: Timestamp) -> Option<(usize, Held)> {
+        let candidates: Vec<usize> = self.alternatives(index, now).collect();
+        for at in candidates {
+            // A place in the queue is not given up for a target that cannot take the call after all.
+            if !self.fits(at) {
+                continue;
+            }
+            let target = &self.plan.targets[at];
             let call = self.call(target, &self.facts(target), now);
-            scope.admit_now(&call, now).map(|held| (to, held))
-        })
+            if let Some(held) = target.member.scope.admit_now(&call, now) {
+                return Some((at, held));
+            }
+        }
+        None
     }
 
     /// How long each silence may be at this target.
@@ -336,6 +385,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
             let said = error_body(&mut body, &mut watch).await;
             let mut error = provider.classify(head.status, &head.headers, &said, date);
             name_request(&mut error, provider.request_id(&head.headers));
+            member.redact(&mut error);
             return Err(Fault::Provider(error));
         }
         let request_id = provider.request_id(&head.headers).map(str::to_owned);
@@ -343,6 +393,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
         self.exchange.receive(incoming).await.map_err(|fault| match fault {
             Fault::Provider(mut error) => {
                 name_request(&mut error, request_id.as_deref());
+                member.redact(&mut error);
                 Fault::Provider(error)
             }
             deadline @ Fault::Deadline { .. } => deadline,
@@ -358,7 +409,11 @@ impl<'c, E: Exchange> Driver<'c, E> {
         mut call: Call,
         began: &Began,
     ) -> Served<E::Answer> {
-        let Received { answer, state } = received;
+        let Received { answer, state, unstreamed } = received;
+        if unstreamed {
+            // A whole answer takes as long as it takes to write; the clocks of a stream would cut it off.
+            target.note_refused_stream();
+        }
         let open = match state {
             Complete::Whole(usage) => {
                 self.client.succeed(held, &mut call, usage);
@@ -368,7 +423,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
         };
         self.record(&target, began, AttemptOutcome::Answered);
         let attempts = std::mem::take(&mut self.attempts);
-        Served { answer, target, attempts, queued: self.queued, open }
+        let (max_attempts, queued) = (self.plan.max_attempts, self.queued);
+        Served { answer, target, attempts, max_attempts, queued, open }
     }
 
     /// The provider failed: tells the layers, and does what they say.
@@ -383,9 +439,15 @@ impl<'c, E: Exchange> Driver<'c, E> {
         let member = &target.member;
         let attempts = self.plan.max_attempts;
         telemetry::attempt_failed(call.attempts + 1, attempts, &said);
-        let failure = said.failure.clone();
-        let (verdict, now) = self.client.fail(held, call, failure.clone());
+        let mut failure = said.failure.clone();
+        if call.attempts + 1 >= attempts {
+            // This call may allow itself fewer attempts than the policy does: a retry that will not be made must not
+            // be taken from the budget of those that will.
+            failure.should_retry = Some(false);
+        }
+        let (verdict, now) = self.client.fail(held, call, failure);
         self.record(target, began, failed_outcome(&said));
+        let kind = said.failure.kind;
         let mut error = Error::provider_said(&member.name, &target.model, said);
         match verdict {
             Verdict::RetryAt { at, delay } if call.attempts < attempts => {
@@ -404,7 +466,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
             }
             Verdict::RetryAt { .. } | Verdict::GiveUp(_) | Verdict::Done => {}
         }
-        if failure.kind.meaning().fallback { Then::Next(error) } else { Then::Stop(error) }
+        if kind.meaning().fallback { Then::Next(error) } else { Then::Stop(error) }
     }
 
     /// The call's own time ran out while the provider was at work.
@@ -592,62 +654,6 @@ async fn error_body(body: &mut Body, watch: &mut Watch) -> Bytes {
         }
     };
     // A clock that runs out here leaves the status, which says enough.
-    let _ = watch.over(reading).await;
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, watch.over(reading)).await;
     said.freeze()
-}
-
-/// A refusal of our own layers, in words.
-fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -> Error {
-    let name = &target.member.name;
-    let wait = |at: &Timestamp| at.saturating_since(now);
-    let error = match rejection {
-        Rejection::CircuitOpen { retry_at } => {
-            let wait = wait(retry_at);
-            let message = format!("circuit for {name} is open; next try in {} s", seconds(wait));
-            Error::new(ErrorKind::CircuitOpen, message).with_retry_after(Some(wait))
-        }
-        Rejection::ModelBlocked { until } => {
-            let wait = wait(until);
-            let model = telemetry::one_line(&target.model);
-            let message = format!("{name}: the quota for {model} is spent; it resets in {} s", seconds(wait));
-            Error::new(ErrorKind::QuotaExhausted, message).with_retry_after(Some(wait))
-        }
-        Rejection::ExceedsCapacity { dimension, limit, requested } => {
-            let what = measured(*dimension);
-            Error::new(
-                ErrorKind::RateLimited,
-                format!(
-                    "{name}: the call needs {requested} {what} and the limit is {limit}; no wait helps. Make it \
-                     smaller, or raise the limit in rate_limiting.{name}"
-                ),
-            )
-        }
-        Rejection::DeadlineTooSoon { earliest, dimension } => {
-            let (wait, what) = (wait(earliest), measured(*dimension));
-            let message = format!(
-                "rate limit for {name} reached ({what}): the call could go in {} s, which is longer than it may wait",
-                seconds(wait)
-            );
-            Error::new(ErrorKind::RateLimited, message).with_retry_after(Some(wait))
-        }
-        Rejection::QueueFull { earliest } => {
-            let wait = wait(earliest);
-            let message =
-                format!("rate limit for {name} reached: the queue is full; room in {} s", seconds(wait));
-            Error::new(ErrorKind::RateLimited, message).with_retry_after(Some(wait))
-        }
-        _ => Error::new(ErrorKind::RateLimited, format!("{name}: not admitted")),
-    };
-    error.at(name, &target.model)
-}
-
-fn measured(dimension: omega_policy::Dimension) -> &'static str {
-    use omega_policy::Dimension;
-    match dimension {
-        Dimension::Requests => "requests per minute",
-        Dimension::Tokens => "tokens per minute",
-        Dimension::InputTokens => "input tokens per minute",
-        Dimension::OutputTokens => "output tokens per minute",
-        Dimension::Concurrency => "requests in flight",
-    }
 }

@@ -52,6 +52,14 @@ impl Facts {
 pub(crate) struct Received<A> {
     pub(crate) answer: A,
     pub(crate) state: Complete,
+    /// It was asked for as a stream and came whole all the same: this server does not stream.
+    pub(crate) unstreamed: bool,
+}
+
+impl<A> Received<A> {
+    fn new(answer: A, state: Complete) -> Self {
+        Self { answer, state, unstreamed: false }
+    }
 }
 
 /// Whether an answer is whole.
@@ -75,6 +83,10 @@ pub(crate) trait Exchange: Send {
     fn set_model(&mut self, model: &str);
     fn demand(&self) -> Demand;
     fn reasons_first(&self) -> bool;
+    /// Whether that provider has such calls at all; cheap, unlike encoding. Each has chats.
+    fn is_offered(_provider: &dyn Provider, _endpoint: &Endpoint) -> bool {
+        true
+    }
     /// The request, and whether it asks for a stream: what follows the head is then guarded piece by piece.
     ///
     /// - `guard`: ask for a stream where the caller wants the whole. Does not concern a stream the caller wants.
@@ -132,12 +144,13 @@ impl Exchange for WholeChat {
             let body = incoming.whole_body().await?;
             let response = provider.decode_chat(&body)?;
             let usage = response.usage.as_ref().map(Usage::from);
-            return Ok(Received { answer: response, state: Complete::Whole(usage) });
+            let unstreamed = incoming.streaming == Streaming::Stream;
+            return Ok(Received { unstreamed, ..Received::new(response, Complete::Whole(usage)) });
         }
         let (mut reader, facts, held) = incoming.reader::<Chat>(incoming_chat);
         let (mut whole, mut chunks) = (ChatAccumulator::new(), Vec::new());
         read_whole(&mut reader, facts, held, &mut chunks, |chunk| whole.push(&chunk)).await?;
-        Ok(Received { answer: whole.finish(), state: Complete::Whole(reader.usage()) })
+        Ok(Received::new(whole.finish(), Complete::Whole(reader.usage())))
     }
 }
 
@@ -220,6 +233,10 @@ impl Exchange for WholeResponses {
         responses_reason_first(&self.request)
     }
 
+    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
+        offers_responses(provider, endpoint)
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
@@ -239,7 +256,8 @@ impl Exchange for WholeResponses {
             let body = incoming.whole_body().await?;
             let response = provider.decode_responses(&body)?;
             let usage = response.usage.as_ref().map(Usage::from);
-            return Ok(Received { answer: response, state: Complete::Whole(usage) });
+            let unstreamed = incoming.streaming == Streaming::Stream;
+            return Ok(Received { unstreamed, ..Received::new(response, Complete::Whole(usage)) });
         }
         let (mut reader, facts, held) = incoming.reader::<Responses>(incoming_responses);
         let (mut last, mut events) = (None, Vec::new());
@@ -252,7 +270,7 @@ impl Exchange for WholeResponses {
         let whole = last.and_then(|response| serde_json::from_value(response).ok());
         let answer: ResponsesResponse = whole
             .ok_or_else(|| ProviderError::malformed("the terminal event carries no readable response"))?;
-        Ok(Received { answer, state: Complete::Whole(reader.usage()) })
+        Ok(Received::new(answer, Complete::Whole(reader.usage())))
     }
 }
 
@@ -279,6 +297,10 @@ impl Exchange for StreamedResponses {
 
     fn reasons_first(&self) -> bool {
         responses_reason_first(&self.request)
+    }
+
+    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
+        offers_responses(provider, endpoint)
     }
 
     fn encode(
@@ -322,6 +344,11 @@ impl Exchange for Embeddings {
         false
     }
 
+    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
+        let smallest = EmbeddingsRequest::new("", [""]);
+        !matches!(provider.encode_embeddings(endpoint, &smallest), Err(EncodeError::Unsupported { .. }))
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
@@ -336,8 +363,17 @@ impl Exchange for Embeddings {
         let body = incoming.whole_body().await?;
         let answer = provider.decode_embeddings(&body)?;
         let usage = answer.usage.as_ref().map(Usage::from);
-        Ok(Received { answer, state: Complete::Whole(usage) })
+        // The one thing a clock can learn from: here the first content is all of it.
+        let now = incoming.watch.now();
+        incoming.facts.came(incoming.held, &incoming.watch, Some(now));
+        Ok(Received::new(answer, Complete::Whole(usage)))
     }
+}
+
+/// Asked with the smallest request there is: who does not have the operation says so before it reads one.
+fn offers_responses(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
+    let smallest = provider.encode_responses(endpoint, &ResponsesRequest::default(), Streaming::Whole);
+    !matches!(smallest, Err(EncodeError::Unsupported { .. }))
 }
 
 impl<'a> Incoming<'a> {
@@ -439,7 +475,7 @@ async fn begin<F: Format>(
             }
             Err(fault) => return Err(fault),
         };
-        return Ok(Received { answer: Begun { reader, items }, state });
+        return Ok(Received::new(Begun { reader, items }, state));
     }
 }
 

@@ -36,6 +36,7 @@ mod events;
 mod exchange;
 mod first_token;
 mod reader;
+mod refusal;
 mod registry;
 mod scope;
 mod stats;

@@ -212,7 +212,8 @@ impl<F: Format> Reader<F> {
 
     /// Waits a moment for the end of the body, whose connection can then be used again.
     pub(crate) fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let until = *self.linger_until.get_or_insert_with(|| self.watch.now() + LINGER);
+        let until =
+            *self.linger_until.get_or_insert_with(|| (self.watch.now() + LINGER).min(self.watch.deadline()));
         loop {
             match self.body.poll_chunk(cx) {
                 // What comes after a terminator belongs to nobody.
@@ -245,6 +246,11 @@ impl<F: Format> Reader<F> {
 
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch
+    }
+
+    /// The caller was away for `span`: what it did not ask for is not the provider's silence.
+    pub(crate) fn excuse(&mut self, span: Duration) {
+        self.watch.excuse(span);
     }
 
     pub(crate) fn bytes(&self) -> usize {

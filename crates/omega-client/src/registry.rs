@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use omega_config::{Config, ProviderSettings, StreamClocks};
 use omega_policy::{ModelId, Pipeline, Timestamp};
-use omega_protocol::{AnthropicVersion, Dialect, Endpoint, EndpointOptions, GoogleVersion, Provider, route};
-use secrecy::ExposeSecret;
+use omega_protocol::{
+    AnthropicVersion, Dialect, Endpoint, EndpointOptions, GoogleVersion, Provider, ProviderError, route,
+};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -21,6 +23,11 @@ use crate::{Error, ErrorKind};
 const MODELS_MAX: usize = 1_024;
 /// Names longer than this are not remembered.
 const MODEL_NAME_MAX: usize = 256;
+
+/// Secrets shorter than this are not looked for in what a provider says: they would be found in ordinary words.
+const SECRET_MIN: usize = 8;
+/// What stands in the place of a secret.
+const REDACTED: &str = "[redacted]";
 
 /// The models of one provider, as small numbers.
 #[derive(Debug, Default)]
@@ -60,6 +67,8 @@ pub(crate) struct Member {
     pub(crate) scope: Arc<Scope>,
     pub(crate) max_wait: Duration,
     pub(crate) clocks: StreamClocks,
+    /// Its key and the values of its own headers.
+    secrets: Vec<SecretString>,
     /// Exact names, or prefixes that end in `*`.
     models: Vec<String>,
     /// Models that have refused to stream. Bounded by what [`Models`] tells apart.
@@ -75,6 +84,19 @@ impl Member {
     /// Where it is; or what to do so that it can be called.
     pub(crate) fn endpoint(&self) -> Result<&Endpoint, &str> {
         self.endpoint.as_ref().map_err(String::as_str)
+    }
+
+    /// Takes our secrets out of what the provider said: some servers quote the key they refuse.
+    pub(crate) fn redact(&self, error: &mut ProviderError) {
+        let ProviderError { message, error_type, code, param, request_id, .. } = error;
+        for secret in self.secrets.iter().map(ExposeSecret::expose_secret) {
+            let said = [error_type.as_mut(), code.as_mut(), param.as_mut(), request_id.as_mut()];
+            for text in std::iter::once(&mut *message).chain(said.into_iter().flatten()) {
+                if text.contains(secret) {
+                    *text = text.replace(secret, REDACTED);
+                }
+            }
+        }
     }
 }
 
@@ -129,6 +151,7 @@ impl Registry {
                     scope,
                     max_wait: settings.max_wait,
                     clocks: settings.streaming.clone(),
+                    secrets: secrets(settings),
                     models: settings.models.clone(),
                     whole_only: RwLock::default(),
                 }))
@@ -212,6 +235,14 @@ fn pipeline(config: &Config, settings: &ProviderSettings, now: Timestamp) -> (Pi
         pipeline.limit_model(models.intern(model), limits.clone(), now);
     }
     (pipeline, models)
+}
+
+/// Everything of a provider's settings that must be shown nowhere.
+fn secrets(settings: &ProviderSettings) -> Vec<SecretString> {
+    let headers = settings.headers.iter().map(|(_, value)| value);
+    let all = settings.api_key.iter().chain(headers);
+    let trimmed = all.map(|secret| secret.expose_secret().trim());
+    trimmed.filter(|secret| secret.len() >= SECRET_MIN).map(SecretString::from).collect()
 }
 
 /// The endpoint; the inner error says what is missing, the outer one what is wrong.

@@ -38,9 +38,10 @@ pub(crate) struct Scope {
     pub(crate) name: Arc<str>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
-    /// Until when the provider's circuit refuses, in nanoseconds of the clock; 0 while it does not. A copy, so that a
-    /// call can ask about its alternatives without their locks.
-    open_until: AtomicU64,
+    /// Until when something here refuses without a look at limits (a circuit, a spent quota of one model), in
+    /// nanoseconds of the clock; past while nothing does. A copy, so that a call can nearly always ask about its
+    /// alternatives without their locks.
+    shut_until: AtomicU64,
     in_flight: AtomicU64,
     subscribers: broadcast::Sender<ClientEvent>,
     pub(crate) counters: Counters,
@@ -56,11 +57,23 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) failed_over: AtomicU64,
     pub(crate) cancelled: AtomicU64,
+    /// Places taken in the queue. Counted here and not read off the pipeline, which also sees the looks at a queue
+    /// that no call then joins; so are the two below.
+    pub(crate) queued: AtomicU64,
+    pub(crate) limit_refused: AtomicU64,
+    pub(crate) circuit_refused: AtomicU64,
 }
 
 impl Counters {
     pub(crate) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn refused_by(&self, rejection: &Rejection) {
+        Self::add(match rejection {
+            Rejection::CircuitOpen { .. } => &self.circuit_refused,
+            _ => &self.limit_refused,
+        });
     }
 }
 
@@ -76,10 +89,22 @@ struct State {
     head: Option<(Ticket, Option<Timestamp>)>,
     backstop: Option<Ticket>,
     wakes: Vec<Waker>,
-    circuits: HashMap<Option<ModelId>, BreakerState>,
+    /// Wakers of nobody any more. Like the others they leave the lock first: dropping one may drop a task.
+    discarded: Vec<Waker>,
+    circuits: HashMap<Option<ModelId>, Circuit>,
+    /// Models whose own quota is spent, and until when.
+    blocked: HashMap<ModelId, Timestamp>,
     events: VecDeque<Noted>,
     /// Somebody is telling events; whoever adds more leaves them to it, so that they are told in order.
     telling: bool,
+}
+
+/// What the last event said of a circuit.
+#[derive(Clone, Copy, Default)]
+struct Circuit {
+    state: BreakerState,
+    /// Until when it refuses.
+    until: Timestamp,
 }
 
 /// An event with what its wording needs.
@@ -118,11 +143,13 @@ impl Scope {
                 head: None,
                 backstop: None,
                 wakes: Vec::new(),
+                discarded: Vec::new(),
                 circuits: HashMap::new(),
+                blocked: HashMap::new(),
                 events: VecDeque::new(),
                 telling: false,
             }),
-            open_until: AtomicU64::new(0),
+            shut_until: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             subscribers,
             counters: Counters::default(),
@@ -141,8 +168,8 @@ impl Scope {
         let until = if call.attempts == 0 { call.admit_by.min(call.deadline) } else { call.deadline };
         let impatient =
             patience.map(|patience| now + patience.max(WORTH_WAKING)).filter(|soon| *soon < until);
-        let mut busy = false;
-        let admission = self.decide(now, |state| {
+        // What it got is in hands that give it back before the lock is left: telling events runs code of others.
+        let decision = self.decide(now, |state| {
             if let Some(soon) = impatient {
                 // A first try is bounded by `admit_by`, a retry by its deadline.
                 let deadline = if call.attempts == 0 { call.deadline } else { soon };
@@ -152,44 +179,45 @@ impl Scope {
                     // lost should the estimate prove wrong.
                     Admission::Queued(ticket) => state.pipeline.leave(ticket, now),
                     Admission::Rejected(rejection) => {
-                        busy = matches!(
-                            rejection,
-                            Rejection::DeadlineTooSoon { .. } | Rejection::QueueFull { .. }
-                        );
-                        return Admission::Rejected(rejection);
+                        return match rejection {
+                            Rejection::DeadlineTooSoon { .. } | Rejection::QueueFull { .. } => {
+                                Decision::Busy(rejection)
+                            }
+                            rejection => Decision::Refused(rejection),
+                        };
                     }
-                    granted @ Admission::Granted(_) => return granted,
+                    Admission::Granted(permit) => return Decision::Granted(self.hold(permit)),
                 }
             }
-            let admission = state.pipeline.admit(call, now);
-            if let Admission::Queued(ticket) = admission {
-                state.waiting.insert(ticket, None);
+            match state.pipeline.admit(call, now) {
+                Admission::Granted(permit) => Decision::Granted(self.hold(permit)),
+                Admission::Rejected(rejection) => Decision::Refused(rejection),
+                Admission::Queued(ticket) => {
+                    state.waiting.insert(ticket, None);
+                    let (scope, call) = (Arc::clone(self), call.clone());
+                    Decision::Queued(Place { scope, ticket: Some(ticket), call, until, timer: None })
+                }
             }
-            admission
         });
-        match admission {
-            Admission::Granted(permit) => Decision::Granted(self.hold(permit)),
-            Admission::Queued(ticket) => {
-                let (scope, call) = (Arc::clone(self), call.clone());
-                Decision::Queued(Place { scope, ticket: Some(ticket), call, until, timer: None })
-            }
-            Admission::Rejected(rejection) if busy => Decision::Busy(rejection),
-            Admission::Rejected(rejection) => Decision::Refused(rejection),
+        match &decision {
+            Decision::Queued(_) => Counters::add(&self.counters.queued),
+            Decision::Refused(rejection) => self.counters.refused_by(rejection),
+            Decision::Granted(_) | Decision::Busy(_) => {}
         }
+        decision
     }
 
     /// A permit if one is to be had at this moment.
     pub(crate) fn admit_now(self: &Arc<Self>, call: &Call, now: Timestamp) -> Option<Held> {
         let hasty = Call { admit_by: now, attempts: 0, ..call.clone() };
-        let admission = self.decide(now, |state| match state.pipeline.admit(&hasty, now) {
+        self.decide(now, |state| match state.pipeline.admit(&hasty, now) {
             Admission::Queued(ticket) => {
                 state.pipeline.leave(ticket, now);
                 None
             }
-            Admission::Granted(permit) => Some(permit),
+            Admission::Granted(permit) => Some(self.hold(permit)),
             Admission::Rejected(_) => None,
-        });
-        admission.map(|permit| self.hold(permit))
+        })
     }
 
     fn hold(self: &Arc<Self>, permit: Permit) -> Held {
@@ -197,9 +225,16 @@ impl Scope {
         Held { scope: Arc::clone(self), permit: Some(permit), spent: Spent::Nothing }
     }
 
-    /// Whether the provider's circuit is known to refuse at `now`.
-    pub(crate) fn is_open(&self, now: Timestamp) -> bool {
-        self.open_until.load(Ordering::Relaxed) > now.as_nanos()
+    /// Whether `model` is known to be refused at `now`, however free the limits are: an open circuit, a spent quota.
+    pub(crate) fn is_shut(&self, model: &str, now: Timestamp) -> bool {
+        if self.shut_until.load(Ordering::Relaxed) <= now.as_nanos() {
+            return false;
+        }
+        let mut state = self.lock();
+        let model = state.models.intern(model);
+        let circuit = |of| state.circuits.get(&of).map(|circuit| circuit.until);
+        let blocked = state.blocked.get(&model).copied();
+        [circuit(None), circuit(Some(model)), blocked].into_iter().flatten().any(|until| until > now)
     }
 
     /// The number of a model.
@@ -218,8 +253,10 @@ impl Scope {
 
     pub(crate) fn reset_circuit(&self) {
         let now = self.clock.now();
-        self.decide(now, |state| state.pipeline.reset_circuit(now));
-        self.open_until.store(0, Ordering::Relaxed);
+        self.decide(now, |state| {
+            state.pipeline.reset_circuit(now);
+            state.circuits.values_mut().for_each(|circuit| circuit.until = Timestamp::ZERO);
+        });
         telemetry::circuit_reset(&self.name);
     }
 
@@ -236,13 +273,17 @@ impl Scope {
 
     /// One decision. See the module's documentation.
     fn decide<R>(&self, now: Timestamp, decision: impl FnOnce(&mut State) -> R) -> R {
-        let (decided, wakes, tell) = {
+        // Declared before the lock is taken, so that a permit in it is never given back under the lock.
+        let decided;
+        let (wakes, discarded, tell) = {
             let mut state = self.lock();
-            let decided = decision(&mut state);
+            decided = decision(&mut state);
             state.advance(now);
-            (decided, std::mem::take(&mut state.wakes), state.note_events())
+            let tell = state.note_events(&self.shut_until);
+            (std::mem::take(&mut state.wakes), std::mem::take(&mut state.discarded), tell)
         };
         wakes.into_iter().for_each(Waker::wake);
+        drop(discarded);
         if tell {
             self.tell();
         }
@@ -282,24 +323,15 @@ impl Scope {
     fn tell_one(&self, noted: &Noted) {
         let name = &*self.name;
         match &noted.event {
-            Event::Opened { failures, until, at, model } => {
-                if model.is_none() {
-                    self.open_until.store(until.as_nanos(), Ordering::Relaxed);
-                }
+            Event::Opened { failures, at, .. } => {
                 telemetry::circuit_opened(&self.circuit(noted), *failures);
                 self.publish_transition(noted, BreakerState::Open, *at);
             }
-            Event::HalfOpened { at, model } => {
-                if model.is_none() {
-                    self.open_until.store(0, Ordering::Relaxed);
-                }
+            Event::HalfOpened { at, .. } => {
                 telemetry::circuit_half_opened(&self.circuit(noted));
                 self.publish_transition(noted, BreakerState::HalfOpen, *at);
             }
-            Event::Closed { at, model } => {
-                if model.is_none() {
-                    self.open_until.store(0, Ordering::Relaxed);
-                }
+            Event::Closed { at, .. } => {
                 telemetry::circuit_closed(&self.circuit(noted));
                 self.publish_transition(noted, BreakerState::Closed, *at);
             }
@@ -413,7 +445,8 @@ impl State {
         self.head = head;
         let second =
             self.waiting.keys().find(|ticket| head.is_none_or(|(head, _)| **ticket != head)).copied();
-        if second != self.backstop {
+        // The second counts from the head's next moment, so it must hear of an earlier one too.
+        if earlier || second != self.backstop {
             self.backstop = second;
             if let Some(ticket) = second {
                 self.wake(ticket);
@@ -433,7 +466,7 @@ impl State {
             return Look::Served(result);
         }
         if now >= until {
-            self.waiting.remove(&ticket);
+            self.discarded.extend(self.waiting.remove(&ticket).flatten());
             self.pipeline.leave(ticket, now);
             return Look::Served(self.refusal(call, now));
         }
@@ -446,9 +479,8 @@ impl State {
         // A timer that is already due would be polled again at once, without end; a millisecond is a timer's grain.
         let watch = watch.max(now + WORTH_WAKING);
         let slot = self.waiting.entry(ticket).or_default();
-        match slot {
-            Some(known) => known.clone_from(waker),
-            None => *slot = Some(waker.clone()),
+        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.discarded.extend(slot.replace(waker.clone()));
         }
         Look::Wait { until: watch.min(until) }
     }
@@ -473,7 +505,8 @@ impl State {
             Some(Ok(permit)) => self.pipeline.cancel(permit, Spent::Nothing, now),
             Some(Err(_)) => {}
             None => {
-                if self.waiting.remove(&ticket).is_some() {
+                if let Some(waker) = self.waiting.remove(&ticket) {
+                    self.discarded.extend(waker);
                     self.pipeline.leave(ticket, now);
                 }
             }
@@ -489,17 +522,24 @@ impl State {
     }
 
     /// Takes the pipeline's events over. `true` if they are to be told now.
-    fn note_events(&mut self) -> bool {
+    fn note_events(&mut self, shut_until: &AtomicU64) -> bool {
         while let Some(event) = self.pipeline.poll_event() {
-            let (model, to) = match &event {
-                Event::Opened { model, .. } => (*model, Some(BreakerState::Open)),
-                Event::HalfOpened { model, .. } => (*model, Some(BreakerState::HalfOpen)),
-                Event::Closed { model, .. } => (*model, Some(BreakerState::Closed)),
-                Event::ModelBlocked { model, .. } => (Some(*model), None),
+            let (model, became) = match &event {
+                Event::Opened { model, until, .. } => (*model, Some((BreakerState::Open, *until))),
+                Event::HalfOpened { model, .. } => (*model, Some((BreakerState::HalfOpen, Timestamp::ZERO))),
+                Event::Closed { model, .. } => (*model, Some((BreakerState::Closed, Timestamp::ZERO))),
+                Event::ModelBlocked { model, until, .. } => {
+                    self.blocked.insert(*model, *until);
+                    shut_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+                    (Some(*model), None)
+                }
                 _ => (None, None),
             };
-            let from = match to {
-                Some(to) => self.circuits.insert(model, to).unwrap_or_default(),
+            let from = match became {
+                Some((state, until)) => {
+                    shut_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
+                    self.circuits.insert(model, Circuit { state, until }).unwrap_or_default().state
+                }
                 None => BreakerState::default(),
             };
             let model = model.map(|model| self.models.name(model).to_owned());
@@ -533,12 +573,20 @@ impl Future for Place {
         loop {
             let now = this.scope.clock.now();
             let until = this.until;
-            match this.scope.decide(now, |state| state.look(ticket, &this.call, until, cx.waker(), now)) {
-                Look::Served(result) => {
+            let (scope, call) = (&this.scope, &this.call);
+            let seen = scope.decide(now, |state| match state.look(ticket, call, until, cx.waker(), now) {
+                Look::Served(result) => Ok(result.map(|permit| scope.hold(permit))),
+                Look::Wait { until } => Err(until),
+            });
+            match seen {
+                Ok(result) => {
                     this.ticket = None;
-                    return Poll::Ready(result.map(|permit| this.scope.hold(permit)));
+                    if let Err(rejection) = &result {
+                        scope.counters.refused_by(rejection);
+                    }
+                    return Poll::Ready(result);
                 }
-                Look::Wait { until } => {
+                Err(until) => {
                     let at = this.scope.clock.instant(until);
                     let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
                     if timer.deadline() != at {

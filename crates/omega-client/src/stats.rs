@@ -184,9 +184,9 @@ fn add(all: &mut ResilienceStats, inner: &Inner, member: &Member) {
         ProviderDetails {
             permits_in_flight: permits,
             queued: places as u64,
-            queued_total: limiter.queued_total,
-            limit_refused_total: limiter.refused_total,
-            circuit_refused_total: breaker.refused,
+            queued_total: count(&counters.queued),
+            limit_refused_total: count(&counters.limit_refused),
+            circuit_refused_total: count(&counters.circuit_refused),
             sent_total: count(&counters.sent),
             answered_total: count(&counters.answered),
             failed_total: count(&counters.failed),

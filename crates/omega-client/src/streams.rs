@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::Stream;
-use omega_policy::{Call, FailureKind, Usage};
+use omega_policy::{Call, FailureKind, Timestamp, Usage};
 use omega_protocol::{ChatChunk, ResponseEvent};
 
 use crate::answer::{Attempt, AttemptOutcome};
@@ -113,7 +113,11 @@ struct Flow<F: Format> {
     state: State,
     target: Target,
     attempts: Vec<Attempt>,
+    max_attempts: u32,
     queued: Duration,
+    /// Since when the caller has had pieces to read. A caller that takes its time over them must not make the
+    /// provider look silent.
+    away_since: Option<Timestamp>,
 }
 
 // Nothing in it is pinned: the body and the timers are boxed.
@@ -132,14 +136,16 @@ enum State {
 
 impl<F: Format> Flow<F> {
     fn new(client: Arc<Inner>, served: Served<Begun<F>>) -> Self {
-        let Served { answer: Begun { reader, items }, target, attempts, queued, open } = served;
+        let Served { answer: Begun { reader, items }, target, attempts, max_attempts, queued, open } = served;
         let state = open.map_or(State::Ending, |open| State::Flowing(Box::new(open)));
-        Self { client, reader, items: items.into(), scratch: Vec::new(), state, target, attempts, queued }
+        let (items, scratch, away_since) = (items.into(), Vec::new(), Some(reader.watch().now()));
+        Self { client, reader, items, scratch, state, target, attempts, max_attempts, queued, away_since }
     }
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F::Item, Error>>> {
         loop {
             if let Some(item) = self.items.pop_front() {
+                self.away_since.get_or_insert_with(|| self.reader.watch().now());
                 return Poll::Ready(Some(Ok(item)));
             }
             match &mut self.state {
@@ -160,6 +166,10 @@ impl<F: Format> Flow<F> {
 
     /// Reads on, and settles with the layers as soon as the end is known, however slowly the caller reads.
     fn poll_flow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(since) = self.away_since.take() {
+            let now = self.reader.watch().now();
+            self.reader.excuse(now.saturating_since(since));
+        }
         let more = ready!(self.reader.poll_more(cx, &mut self.scratch));
         self.items.extend(self.scratch.drain(..));
         let State::Flowing(open) = &mut self.state else { return Poll::Ready(()) };
@@ -194,12 +204,16 @@ impl<F: Format> Flow<F> {
         let (name, model) = (&*self.target.member.name, &self.target.model);
         let (error, outcome) = match with_seen(fault, &self.reader) {
             Fault::Provider(mut said) => {
+                self.target.member.redact(&mut said);
                 said.request_id = said.request_id.or_else(|| {
                     let provider = self.target.member.provider();
                     provider.request_id(self.reader.headers()).map(str::to_owned)
                 });
-                telemetry::attempt_failed(call.attempts + 1, self.client.max_attempts(), &said);
-                self.client.fail(held, &mut call, said.failure.clone());
+                telemetry::attempt_failed(call.attempts + 1, self.max_attempts, &said);
+                let mut failure = said.failure.clone();
+                // Part of it was delivered, so it is never sent again: nor may it take a retry from the budget.
+                failure.should_retry = Some(false);
+                self.client.fail(held, &mut call, failure);
                 let outcome = failed_outcome(&said);
                 (Error::provider_said(name, model, said).into_broken_stream(), outcome)
             }
@@ -210,7 +224,7 @@ impl<F: Format> Flow<F> {
                     "{name}: the call's deadline passed in the middle of the stream, {} s after it was sent",
                     seconds(self.reader.watch().now().saturating_since(self.reader.watch().sent_at()))
                 );
-                telemetry::attempt_out_of_time(call.attempts + 1, self.client.max_attempts(), &message);
+                telemetry::attempt_out_of_time(call.attempts + 1, self.max_attempts, &message);
                 let outcome = AttemptOutcome::Failed {
                     kind: FailureKind::StreamBroken,
                     status: None,

@@ -91,6 +91,17 @@ impl Watch {
         first
     }
 
+    /// Takes `span` out of the silence between pieces of content: the reader was away, so nobody listened.
+    pub(crate) fn excuse(&mut self, span: Duration) {
+        if let Phase::Flowing(last) = &mut self.phase {
+            *last = *last + span;
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
     /// Whether content has come.
     pub(crate) fn flowing(&self) -> bool {
         matches!(self.phase, Phase::Flowing(_))

@@ -229,6 +229,11 @@ pub(crate) enum Gate {
 /// How long a caller is told to wait for a probe slot that may be freed at any moment.
 const PROBE_RETRY: Duration = Duration::from_secs(1);
 
+/// When to come back for a probe slot: it may be freed at any moment, and is at the half-open deadline.
+pub(crate) fn probe_retry(deadline: Timestamp, now: Timestamp) -> Timestamp {
+    deadline.min(now + PROBE_RETRY).max(now + Duration::from_nanos(1))
+}
+
 /// One step of open-period growth is forgiven per this much healthy time, as in Envoy's outlier ejection.
 const HEALTHY_PERIOD: Duration = Duration::from_secs(60);
 
@@ -335,8 +340,7 @@ impl CircuitBreaker {
         let retry_at = match self.gate(now, events) {
             Gate::Pass => self.ramp_refusal(now)?,
             Gate::Shut(until) => until,
-            // A slot may be freed at any moment, and at the deadline at the latest.
-            Gate::Wait(deadline) => deadline.min(now + PROBE_RETRY).max(now + Duration::from_nanos(1)),
+            Gate::Wait(deadline) => probe_retry(deadline, now),
         };
         self.count_refused(1);
         Some(retry_at)

@@ -65,7 +65,7 @@ impl TokenBucket {
     /// What is deeper than the bucket goes when the bucket is full, and those behind it pay: otherwise a prompt larger
     /// than the burst, but well within the minute, could never be sent.
     pub(crate) fn fits(&self, amount: u64) -> bool {
-        amount == 0 && self.limit == 0 || self.limit > 0 && self.level >= self.needed(amount)
+        self.level >= self.needed(amount) && (self.limit > 0 || amount == 0)
     }
 
     /// Takes `amount`, whatever the level.
@@ -105,19 +105,30 @@ impl TokenBucket {
     }
 
     /// Leaves at most `keep` worth of quota, and starts to fill again only at `from`.
-    pub(crate) fn drain(&mut self, keep: Keep, from: Timestamp) {
+    ///
+    /// `due`: what calls in flight have reserved here and the provider will charge only when they end. Its own count
+    /// does not hold that yet; without subtracting it, what is given back at their ends would fill the emptied bucket
+    /// with quota that does not exist.
+    pub(crate) fn drain(&mut self, keep: Keep, due: u64, from: Timestamp) {
         let most = match keep {
             Keep::Nothing => 0,
             Keep::Tokens(tokens) => units(tokens),
             Keep::Seconds(seconds) => i128::from(self.limit) * i128::from(seconds) * 1_000_000_000,
         };
-        self.level = self.level.min(most);
+        self.level = self.level.min(most.saturating_sub(units(due)));
         self.as_of = self.as_of.max(from.as_nanos());
     }
 
-    /// Follows the provider's own count down: never above `remaining`.
-    pub(crate) fn lower_to(&mut self, remaining: u64) {
-        self.level = self.level.min(units(remaining));
+    /// Follows the provider's own count down: never above `remaining` less what is `due`; see [`TokenBucket::drain`].
+    pub(crate) fn lower_to(&mut self, remaining: u64, due: u64) {
+        self.level = self.level.min(units(remaining) - units(due));
+    }
+
+    /// Takes the limit and the depth of `other` and keeps the level: a limit that changes is no gift. Otherwise a
+    /// provider whose headers alternate between two limits would hand out a full bucket with each.
+    pub(crate) fn resize(&mut self, other: &Self) {
+        (self.limit, self.capacity) = (other.limit, other.capacity);
+        self.level = self.level.min(self.capacity);
     }
 
     /// Follows the provider's own count up: at least what it has certainly left. Never above the depth.
@@ -134,6 +145,12 @@ impl TokenBucket {
     #[cfg(test)]
     pub(crate) fn tokens(&self) -> i128 {
         self.level.div_euclid(UNITS)
+    }
+
+    /// What may be taken now, to the last unit.
+    #[cfg(test)]
+    pub(crate) fn level(&self) -> i128 {
+        self.level
     }
 
     fn needed(&self, amount: u64) -> i128 {

@@ -26,6 +26,7 @@
 //!     alternative: false,
 //!     failover_wait: Duration::from_secs(5),
 //!     attempts: 0,
+//!     last_delay: Duration::ZERO,
 //! };
 //! let mut answers = [Outcome::Failure(Failure::new(FailureKind::Server)), Outcome::Success { usage: None }].into_iter();
 //! loop {

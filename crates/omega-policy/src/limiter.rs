@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use crate::bucket::TokenBucket;
 use crate::event::Events;
-use crate::time::nanos;
 use crate::{Charge, Demand, Dimension, Event, Failure, ModelId, Timestamp, Usage};
 
 pub use config::{
     ChargeRule, CountedTokens, HintedQuota, LimiterConfig, LimiterStats, ModelLimits, QuotaHint, TokenLimits,
 };
-use model::ModelState;
+use model::{ModelState, News};
 pub(crate) use quota::Cost;
 use quota::Quotas;
 use recent::Recent;
@@ -73,6 +72,9 @@ pub(crate) struct RateLimiter {
     sole: Option<Option<usize>>,
     /// A quarter of the tightest token limit that outputs count against: no guess is larger.
     guess_max: u64,
+    /// No call of at most so many tokens exceeds a limit of the provider's. `None`: every call does, or none is known
+    /// not to.
+    roomy: Option<u64>,
     edition: u32,
     recent: Recent,
     observed_limits: (Option<u64>, Option<u64>),
@@ -98,6 +100,10 @@ impl RateLimiter {
             models: Vec::new(),
             sole: None,
             guess_max: quarter(limit),
+            roomy: match quotas.exceeded(Cost::of_call(0, 0)) {
+                None if config.max_concurrent != Some(0) => Some(quotas.roomy()),
+                _ => None,
+            },
             edition: 0,
             recent: Recent::new(),
             observed_limits: (None, None),
@@ -156,7 +162,10 @@ impl RateLimiter {
 
     /// The limit that makes a call impossible, if there is one.
     pub(crate) fn exceeded(&self, slot: usize, cost: Cost) -> Option<(Dimension, u64, u64)> {
-        if !self.config.enabled {
+        // Nearly every call is far below every limit: one comparison says so.
+        let small =
+            self.roomy.is_some_and(|most| cost.tokens() <= most) && self.models[slot].limits.is_none();
+        if small || !self.config.enabled {
             return None;
         }
         let own = || self.models[slot].limits.as_ref().and_then(|own| own.quotas.exceeded(cost));
@@ -203,11 +212,15 @@ impl RateLimiter {
     }
 
     /// A call was answered: the provider's charge rule decides what the reservation becomes.
+    ///
+    /// - `promised`: did the caller bound the output? Only such a bound can have been charged in advance; where there
+    ///   was none, the reserved output was a guess of ours and is settled like any other.
     pub(crate) fn settle(
         &mut self,
         slot: usize,
         reservation: Reservation,
         usage: Option<Usage>,
+        promised: bool,
         now: Timestamp,
     ) {
         let reserved = reservation.cost;
@@ -215,8 +228,8 @@ impl RateLimiter {
             self.models[slot].learn(usage.output_tokens);
             let used = self.counted(usage);
             match self.config.charge {
-                ChargeRule::Estimate => larger(reserved, used),
-                ChargeRule::EstimateThenRefund | ChargeRule::Actual => used,
+                ChargeRule::Estimate if promised => larger(reserved, used),
+                _ => used,
             }
         });
         self.exchange(slot, reservation, charged, now);
@@ -241,8 +254,10 @@ impl RateLimiter {
             }
             // These rules charge the input when the call arrives, and give back output that was never written.
             (Charge::AsTheRuleSays | Charge::Seen, ChargeRule::EstimateThenRefund | ChargeRule::Actual) => {
+                // Input that came from the cache altogether may count as nothing; input nobody counted does not.
+                let counted = failure.seen.is_some_and(|usage| usage.input_tokens > 0);
                 let seen = seen.unwrap_or_default();
-                Cost::of_call(if seen.input > 0 { seen.input } else { reserved.input }, seen.output)
+                Cost::of_call(if counted { seen.input } else { reserved.input }, seen.output)
             }
         };
         self.exchange(slot, reservation, charged, now);
@@ -291,15 +306,8 @@ impl RateLimiter {
         }
         let until = now + hint;
         if let Some(slot) = slot {
-            let model = &mut self.models[slot];
-            model.paused_until = model.paused_until.max(until);
-            let from = model.paused_until.max(now);
-            for quotas in [
-                model.limits.as_mut().map(|own| &mut own.quotas),
-                model.observed.as_mut().map(|observed| &mut observed.quotas),
-            ] {
-                quotas.into_iter().for_each(|quotas| quotas.drain(exhausted, now, from));
-            }
+            let (model, later) = (&mut self.models[slot], self.config.charge == ChargeRule::Actual);
+            model.throttled(exhausted, until, &self.quotas, later, &mut self.edition, now);
             return;
         }
         if until > now && self.paused_until <= now {
@@ -310,7 +318,13 @@ impl RateLimiter {
             self.paused_until = until;
             self.paused_for = exhausted.unwrap_or(Dimension::Requests);
         }
-        self.quotas.drain(exhausted, now, self.paused_until.max(now));
+        let due = match self.config.charge {
+            ChargeRule::Actual => {
+                self.models.iter().map(|model| model.reserved.output).fold(0, u64::saturating_add)
+            }
+            ChargeRule::Estimate | ChargeRule::EstimateThenRefund => 0,
+        };
+        self.quotas.drain(exhausted, due, now, self.paused_until.max(now));
     }
 
     /// A model's own quota is spent.
@@ -368,7 +382,13 @@ impl RateLimiter {
             _ => false,
         };
         let fresh = TokenBucket::new(limit, self.config.burst, self.config.depth_margin, now);
-        self.models[slot].observe(dimension, hint, fresh, tighter || spent, &mut self.edition, now);
+        let news = News {
+            remaining: hint.remaining,
+            fresh,
+            surprising: tighter || spent,
+            charged_later: self.config.charge == ChargeRule::Actual,
+        };
+        self.models[slot].observe(dimension, news, &mut self.edition, now);
         // The provider-wide level may follow upward only where the header speaks of that very limit, and of all that
         // we send: with a second model in play, one model's remainder says nothing about the whole.
         if self.sole == Some(Some(slot)) && hint.limit.is_some() && hint.limit == configured {
@@ -425,6 +445,11 @@ impl RateLimiter {
     /// Until when a pause holds this model alone back.
     pub(crate) fn model_paused_until(&self, slot: usize) -> Timestamp {
         self.models[slot].paused_until
+    }
+
+    /// Until when pauses hold this model back, its own and everybody's.
+    pub(crate) fn paused_until(&self, slot: usize) -> Timestamp {
+        self.provider_paused_until().max(self.models[slot].paused_until)
     }
 
     /// Until when a pause holds everything back.
@@ -548,7 +573,7 @@ impl RateLimiter {
     fn exchange(&mut self, slot: usize, reservation: Reservation, charged: Cost, now: Timestamp) {
         self.recent.settled(reservation.cost.tokens(), charged.tokens(), reservation.granted);
         self.exchange_quotas(slot, &reservation, charged, now);
-        let held = nanos(reservation.age(now));
+        let held = now.as_nanos().saturating_sub(reservation.granted.as_nanos());
         self.hold = self.hold - self.hold / 8 + held / 8;
         self.free(slot, reservation.cost);
     }

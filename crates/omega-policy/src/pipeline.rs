@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use crate::breaker::{Breakers, Gate, Signal};
+use crate::breaker::{Breakers, Gate, Signal, probe_retry};
 use crate::event::Events;
 use crate::limiter::{Cost, RateLimiter};
 use crate::queue::{Queue, Waiter};
@@ -72,6 +72,9 @@ pub struct Call {
     pub failover_wait: Duration,
     /// Attempts already sent to this target. Counted by the pipeline.
     pub attempts: u32,
+    /// The wait before the last retry, zero if there was none: [`Jitter::Decorrelated`](crate::Jitter::Decorrelated)
+    /// grows from it. Kept by the pipeline.
+    pub last_delay: Duration,
 }
 
 /// The right to send one attempt. Goes back exactly once, through [`Pipeline::complete`] or [`Pipeline::cancel`].
@@ -80,6 +83,8 @@ pub struct Call {
 pub struct Permit {
     model: ModelId,
     slot: usize,
+    /// Is it a call's first attempt?
+    first_try: bool,
     breaker: crate::breaker::BreakerPermit,
     reservation: crate::limiter::Reservation,
 }
@@ -204,8 +209,9 @@ pub struct Stats {
     pub retry: RetryStats,
 }
 
-/// A queue of at most this many is rehearsed call by call to say when a newcomer would be served; of a longer one the
-/// sums are taken, which is as exact while one limit binds and far cheaper.
+/// A queue of at most this many is rehearsed call by call to say when a newcomer would be served (a few dozen
+/// instructions each, so at most some 20 microseconds in all); of a longer one the sums are taken, which is as exact
+/// while one limit binds and costs the same however many wait.
 const REHEARSED_MAX: usize = 256;
 
 /// The layers of one credential of one provider.
@@ -299,11 +305,12 @@ impl Pipeline {
     ) -> Verdict {
         let now = self.tick(now);
         call.attempts = call.attempts.saturating_add(1);
-        let Permit { model, slot, breaker, reservation } = permit;
+        let Permit { model, slot, breaker, reservation, .. } = permit;
         let waited = reservation.age(now);
         let failure = match outcome {
             Outcome::Success { usage } => {
-                self.limiter.settle(slot, reservation, *usage, now);
+                let promised = call.demand.max_output_tokens.is_some();
+                self.limiter.settle(slot, reservation, *usage, promised, now);
                 self.breakers.of(slot).settle(
                     breaker,
                     Signal::Success,
@@ -328,9 +335,15 @@ impl Pipeline {
             alternative: call.alternative,
             failover_wait: call.failover_wait,
             hint: hint.unwrap_or_default(),
+            paused_until: self.limiter.paused_until(slot),
+            last_delay: call.last_delay,
             circuit_open: matches!(circuit.look(now), Gate::Shut(_)),
         };
-        retry::decide(&self.retry, &mut self.budget, failure, &situation, now, chance)
+        let verdict = retry::decide(&self.retry, &mut self.budget, failure, &situation, now, chance);
+        if let Verdict::RetryAt { delay, .. } = verdict {
+            call.last_delay = delay;
+        }
+        verdict
     }
 
     /// A stream's first content arrived: settles a probe as a success, but not a closed circuit's failure count
@@ -344,9 +357,12 @@ impl Pipeline {
     /// The caller went away: no verdict, everything returned.
     pub fn cancel(&mut self, permit: Permit, spent: Spent, now: Timestamp) {
         let now = self.tick(now);
-        let Permit { slot, breaker, reservation, .. } = permit;
+        let Permit { slot, first_try, breaker, reservation, .. } = permit;
         match spent {
-            Spent::Nothing => self.limiter.put_back(slot, reservation, now),
+            Spent::Nothing => {
+                self.limiter.put_back(slot, reservation, now);
+                self.budget.unsent(first_try, now);
+            }
             Spent::Sent { seen } => self.limiter.settle_abandoned(slot, reservation, seen, now),
         }
         self.breakers.of(slot).release(breaker);
@@ -469,6 +485,10 @@ impl Pipeline {
     }
 
     /// The present moment, never before an earlier one.
+    ///
+    /// The price: after one reading from the far future, time stands still here until the clock has caught up. Such a
+    /// reading cannot come from a monotonic clock, and whether a leap forward is a mistake or a suspended machine that
+    /// woke up cannot be told from inside; so the caller answers for its clock.
     fn tick(&mut self, now: Timestamp) -> Timestamp {
         self.clock = self.clock.max(now);
         self.clock
@@ -479,7 +499,7 @@ impl Pipeline {
         let reservation = self.limiter.take(slot, cost, now);
         let breaker = self.breakers.of(slot).acquire(now, &mut self.events);
         self.budget.sent(first_try, now);
-        Permit { model, slot, breaker, reservation }
+        Permit { model, slot, first_try, breaker, reservation }
     }
 
     /// Is somebody in front of a newcomer of this model? Those whose own model holds them back are not.
@@ -589,6 +609,12 @@ impl Pipeline {
             let Some(waiter) = self.queue.get(ticket).copied() else { return };
             if deadline >= now && deadline >= self.limiter.provider_paused_until() {
                 return;
+            }
+            if let Gate::Wait(deadline) = self.breakers.look(waiter.slot, now) {
+                let retry_at = probe_retry(deadline, now);
+                self.breakers.of(waiter.slot).count_refused(1);
+                self.queue.refuse(ticket, Rejection::CircuitOpen { retry_at });
+                continue;
             }
             // What a newcomer in its place would be told.
             let (mut earliest, mut dimension) =

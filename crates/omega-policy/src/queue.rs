@@ -7,7 +7,7 @@
 //!
 //! The queue knows order and deadlines and nothing of limits: who may go is asked by the pipeline.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limiter::Cost;
 use crate::{ModelId, Rejection, Ticket, Timestamp};
@@ -38,8 +38,9 @@ pub(crate) struct Queue {
     waiters: BTreeMap<u64, Waiter>,
     lanes: BTreeMap<usize, Lane>,
     deadlines: BTreeSet<(Timestamp, u64)>,
-    /// Refused while waiting, and not told yet.
-    refused: VecDeque<(Ticket, Rejection)>,
+    /// Refused while waiting, and not told yet; whoever waited longest is told first. By number, because a refused
+    /// waiter may still go away, and thousands may at once.
+    refused: BTreeMap<u64, Rejection>,
     /// The number of the next ticket; also how many ever waited.
     next: u64,
 }
@@ -92,13 +93,13 @@ impl Queue {
     /// Takes a waiter out and remembers why, until it is told.
     pub(crate) fn refuse(&mut self, ticket: Ticket, why: Rejection) {
         if self.remove(ticket).is_some() {
-            self.refused.push_back((ticket, why));
+            self.refused.insert(ticket.0, why);
         }
     }
 
     /// The next refusal to tell.
     pub(crate) fn pop_refused(&mut self) -> Option<(Ticket, Rejection)> {
-        self.refused.pop_front()
+        self.refused.pop_first().map(|(number, why)| (Ticket(number), why))
     }
 
     pub(crate) fn has_refused(&self) -> bool {
@@ -108,7 +109,7 @@ impl Queue {
     /// A waiter goes away by itself: also forgets a refusal it was not told.
     pub(crate) fn leave(&mut self, ticket: Ticket) {
         if self.remove(ticket).is_none() {
-            self.refused.retain(|(refused, _)| *refused != ticket);
+            self.refused.remove(&ticket.0);
         }
     }
 

@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use crate::backoff::grow;
 use crate::time::nanos;
 use crate::{Backoff, Chance, Failure, GiveUp, Retry, Timestamp, Verdict};
 
@@ -64,6 +63,8 @@ const WINDOW: Duration = Duration::from_secs(120);
 
 const SLOTS: u64 = 10;
 
+const SLOT_NANOS: u64 = WINDOW.as_nanos() as u64 / SLOTS;
+
 /// Hundredths in one retry: percents add up exactly, where `1 / ratio` in whole numbers would turn 30 % into 33 %.
 const RETRY: u64 = 100;
 
@@ -79,6 +80,8 @@ pub(crate) struct RetryBudget {
     slots: [u64; SLOTS as usize],
     /// The number, since the origin of time, of the slot now being filled.
     head: u64,
+    /// When the next slot begins: until then there is nothing to forget, and nothing to divide.
+    rolls_at: Timestamp,
     /// The opening balance and what `per_second` added, in hundredths of a retry.
     reserve: u64,
     /// Until when `per_second` has been credited.
@@ -93,6 +96,7 @@ impl RetryBudget {
             config,
             slots: [0; SLOTS as usize],
             head: slot_of(now),
+            rolls_at: now,
             reserve,
             credited: now,
             stats: RetryStats::default(),
@@ -110,6 +114,26 @@ impl RetryBudget {
         self.forget(now);
         let slot = &mut self.slots[(self.head % SLOTS) as usize];
         *slot = slot.saturating_add(percent);
+    }
+
+    /// An attempt that was counted was not sent after all: what it earned is taken back, so that calls which go away
+    /// before they are sent cannot earn retries for others.
+    pub(crate) fn unsent(&mut self, first_try: bool, now: Timestamp) {
+        self.stats.attempts = self.stats.attempts.saturating_sub(1);
+        if !first_try {
+            self.stats.retries = self.stats.retries.saturating_sub(1);
+            return;
+        }
+        let Some(percent) = self.config.as_ref().map(|config| u64::from(config.percent)) else { return };
+        self.forget(now);
+        // Its deposit stands in this slot or, if it was held back for long, in one before it.
+        let mut due = percent;
+        for step in 0..SLOTS {
+            let slot = &mut self.slots[((self.head + SLOTS - step) % SLOTS) as usize];
+            let part = due.min(*slot);
+            *slot -= part;
+            due -= part;
+        }
     }
 
     /// Takes one retry from the budget, or says that it is empty.
@@ -150,7 +174,14 @@ impl RetryBudget {
     }
 
     /// Forgets the deposits that have left the window.
+    #[inline]
     fn forget(&mut self, now: Timestamp) {
+        if now >= self.rolls_at {
+            self.roll(now);
+        }
+    }
+
+    fn roll(&mut self, now: Timestamp) {
         let head = slot_of(now);
         for step in 1..=head.saturating_sub(self.head).min(SLOTS) {
             self.slots[((self.head + step) % SLOTS) as usize] = 0;
@@ -159,6 +190,7 @@ impl RetryBudget {
             // A gap longer than the window has cleared every slot above, whatever number they had.
             self.head = head;
         }
+        self.rolls_at = Timestamp::from_nanos(self.head.saturating_add(1).saturating_mul(SLOT_NANOS));
     }
 
     /// Adds what `per_second` has earned.
@@ -182,7 +214,7 @@ impl RetryBudget {
 }
 
 fn slot_of(now: Timestamp) -> u64 {
-    now.as_nanos() / (WINDOW.as_nanos() as u64 / SLOTS)
+    now.as_nanos() / SLOT_NANOS
 }
 
 /// What a retry decision looks at, besides the table.
@@ -197,6 +229,10 @@ pub(crate) struct Situation {
     pub(crate) failover_wait: Duration,
     /// How long the provider asked to be left alone, capped.
     pub(crate) hint: Duration,
+    /// Until when the limiter lets nobody go, whoever caused it.
+    pub(crate) paused_until: Timestamp,
+    /// The delay before the last retry, zero if there was none.
+    pub(crate) last_delay: Duration,
     /// Is the circuit open now?
     pub(crate) circuit_open: bool,
 }
@@ -223,19 +259,19 @@ pub(crate) fn decide(
     if situation.circuit_open {
         return Verdict::GiveUp(GiveUp::CircuitOpen);
     }
-    let hint = situation.hint;
-    if situation.alternative && hint > situation.failover_wait {
+    // A pause that another call's answer imposed holds this one back just as long.
+    let asked = situation.hint.max(situation.paused_until.saturating_since(now));
+    if situation.alternative && asked > situation.failover_wait {
         return Verdict::GiveUp(GiveUp::AnotherTarget);
     }
     let attempt = situation.attempts.saturating_sub(1);
-    // A call carries its number of attempts and not its last delay: decorrelated jitter grows from the longest delay
-    // that could have come before.
-    let before = if attempt == 0 { Duration::ZERO } else { grow(config.backoff.base_delay, 3.0, attempt) };
-    let delay = config.backoff.delay(attempt, before, chance).max(hint);
+    let delay = config.backoff.delay(attempt, situation.last_delay, chance).max(situation.hint);
     let at = now + delay;
-    // A retry that starts when the time is up cannot be answered in it.
-    if at >= situation.deadline {
-        return Verdict::GiveUp(GiveUp::DeadlineTooSoon { earliest: at });
+    // A retry that starts when the time is up cannot be answered in it; nor is it worth a sleep to be told so by the
+    // limiter afterwards.
+    let earliest = at.max(situation.paused_until);
+    if earliest >= situation.deadline {
+        return Verdict::GiveUp(GiveUp::DeadlineTooSoon { earliest });
     }
     if !budget.withdraw(now) {
         return Verdict::GiveUp(GiveUp::BudgetExhausted);

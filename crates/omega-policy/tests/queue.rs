@@ -217,3 +217,42 @@ fn ten_thousand_waiters_come_and_go_and_leave_nothing() {
     rig.pass(1_000);
     let _permit = rig.granted(&call);
 }
+
+#[test]
+fn ten_thousand_refused_waiters_may_go_before_they_are_told() {
+    let mut rig = Rig::new();
+    let mut permits = rig.exhaust(60);
+    let call = rig.call();
+    let tickets: Vec<_> = (0..10_000).map(|_| rig.queued(&call)).collect();
+    for _ in 0..5 {
+        let mut call = rig.call();
+        let permit = permits.pop().expect("sixty");
+        rig.end(&mut call, permit, &failure(FailureKind::Server));
+    }
+    assert_eq!(rig.poll().expect("all are refused").0, tickets[0], "whoever waited longest is told first");
+    for ticket in tickets.into_iter().rev() {
+        rig.pipeline.leave(ticket, rig.now);
+    }
+    assert!(rig.poll().is_none());
+    assert_eq!((rig.stats().breaker.refused, rig.pipeline.next_timeout()), (10_000, None));
+}
+
+#[test]
+fn a_waiter_whose_time_ends_before_a_full_half_open_circuit_is_told_when_to_come_back() {
+    let mut rig = Rig::with(|config| {
+        config.limiter.requests_per_minute = Some(5);
+        config.breaker.timeout = seconds(1);
+        config.breaker.half_open_max_calls = 1;
+    });
+    rig.open();
+    rig.pass(1_000);
+    let (patient, hasty) = (rig.call(), rig.within(30));
+    let (_probe, hasty) = (rig.queued(&patient), rig.queued(&hasty));
+    let answers = rig.run();
+    let (when, ticket, answer) = &answers[1];
+    assert_eq!(*ticket, hasty);
+    assert!(
+        matches!(answer, Err(Rejection::CircuitOpen { retry_at }) if retry_at > when),
+        "its quota was there and the slot was not: {answer:?}"
+    );
+}

@@ -137,3 +137,60 @@ fn chance_spreads_the_delay() {
     let delay = std::time::Duration::from_millis(1_500);
     assert_eq!(verdict, Verdict::RetryAt { at: rig.now + delay, delay });
 }
+
+#[test]
+fn decorrelated_jitter_grows_from_the_delay_before() {
+    let mut rig = Rig::with(|config| {
+        config.retry.max_attempts = 10;
+        config.retry.backoff.jitter = Jitter::Decorrelated;
+        config.breaker.enabled = false;
+    });
+    let mut call = rig.call();
+    let mut delays = Vec::new();
+    for chance in [Chance::HALF, Chance::HALF, Chance::ZERO, Chance::HALF] {
+        let permit = rig.granted(&call);
+        let failed = failure(FailureKind::Server);
+        match rig.pipeline.complete(&mut call, permit, &failed, rig.now, chance) {
+            Verdict::RetryAt { delay, .. } => delays.push(delay.as_millis()),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(call.last_delay.as_millis(), *delays.last().expect("just pushed"));
+    }
+    // Half way between 1 s and three times the one before; a short draw makes the next one short again.
+    assert_eq!(delays, [2_000, 3_500, 1_000, 2_000]);
+}
+
+#[test]
+fn a_pause_that_outlasts_the_call_is_not_slept_through() {
+    let limited = |wait| Failure::new(FailureKind::Throttled).with_retry_after(seconds(wait));
+    for (alternative, expected) in [
+        (false, GiveUp::DeadlineTooSoon { earliest: Timestamp::from_secs(1_200) }),
+        (true, GiveUp::AnotherTarget),
+    ] {
+        let mut rig = Rig::new();
+        let mut permits = rig.exhaust(2);
+        let mut other = rig.call();
+        let permit = permits.pop().expect("two");
+        rig.end(&mut other, permit, &Outcome::Failure(limited(200)));
+        // Its own hint is short, but nobody will be let go for 200 s.
+        let mut call = Call { deadline: rig.now + seconds(60), alternative, ..rig.call() };
+        let permit = permits.pop().expect("one");
+        let verdict = rig.end(&mut call, permit, &Outcome::Failure(limited(2)));
+        assert_eq!(verdict, Verdict::GiveUp(expected));
+        assert_eq!(rig.stats().retry.budget_available, 11, "the other's retry, and not its own");
+    }
+}
+
+#[test]
+fn calls_that_were_never_sent_earn_no_retries() {
+    let mut rig = Rig::new();
+    let before = rig.stats().retry;
+    for _ in 0..100 {
+        let call = rig.call();
+        let permit = rig.granted(&call);
+        rig.pipeline.cancel(permit, Spent::Nothing, rig.now);
+        rig.pass(500);
+    }
+    let after = rig.stats().retry;
+    assert_eq!((after.attempts, after.budget_available), (before.attempts, before.budget_available));
+}

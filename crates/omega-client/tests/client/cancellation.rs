@@ -218,3 +218,53 @@ rate_limiting:
     // What it then has to give is all there.
     client.chat("Hi").await.unwrap();
 }
+
+/// Panics over one line of the log.
+struct Panicking(&'static str);
+
+impl tracing::Subscriber for Panicking {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(&'static str);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, _: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                assert!(!format!("{value:?}").contains(self.0), "the subscriber fails");
+            }
+        }
+        event.record(&mut Message(self.0));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A subscriber is code of others. The line that breaks it is written in the very step that grants the permit.
+#[tokio::test(start_paused = true)]
+async fn a_log_subscriber_that_panics_costs_no_permit() {
+    let upstream = Upstream::sequence([openai::server_error(), openai::answer("ok")]);
+    let yaml = "circuit_breaker: {failure_threshold: 1, success_threshold: 1, half_open_max_calls: 1}";
+    let client = configured(&upstream, yaml).max_retries(1).build().unwrap();
+    client.chat("Hi").await.unwrap_err();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    let panicked = {
+        let _log = tracing::subscriber::set_default(Panicking("entering HALF_OPEN"));
+        let client = client.clone();
+        tokio::spawn(async move { client.chat("Hi").await.map(drop) }).await
+    };
+    assert!(panicked.unwrap_err().is_panic());
+    assert_nothing_held(&client);
+    assert_eq!(client.chat("Hi").await.unwrap().text(), "ok", "the only probe was given back");
+    assert_nothing_held(&client);
+}

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use omega_client::{ChatCall, ChatRequest, EmbeddingsRequest, Error, ErrorKind, Message, Origin};
+use omega_client::{
+    AttemptOutcome, ChatCall, ChatRequest, EmbeddingsRequest, Error, ErrorKind, Message, Origin,
+};
 use serde_json::json;
 
 use crate::support::*;
@@ -140,4 +142,53 @@ retry_budget: {ratio: 0, per_second: 0, opening: 2}
     assert_eq!(upstream.count(), 4, "a first try is never blocked by it");
     assert!(error.to_string().contains("budget"), "{error}");
     assert_eq!(client.resilience_stats().details.providers["openai"].budget_refused_total, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_body_that_stalls_does_not_hold_the_call_up() {
+    let stalled = || Reply::new(500, [text("{\"error\": {\"message\": \"half"), Step::Hang]);
+    let upstream = Upstream::sequence([stalled(), openai::answer("ok")]);
+    let start = tokio::time::Instant::now();
+    let answer = client(&upstream).chat("Hi").await.unwrap();
+    assert_eq!(answer.text(), "ok");
+    let took = start.elapsed().as_secs();
+    assert!(took < 10, "five seconds for the body and the backoff, not {took}");
+    assert!(matches!(&answer.attempts[0].outcome, AttemptOutcome::Failed { status: Some(500), .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_a_server_quotes_is_shown_nowhere() {
+    let key = "sk-test-key-1";
+    let log = Log::capture();
+    let upstream = Upstream::sequence([openai::error(
+        401,
+        "auth",
+        &format!("bad-{key}"),
+        &format!("key {key} is wrong"),
+    )
+    .header("x-request-id", key)]);
+    let error = client(&upstream).chat("Hi").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authentication);
+    let broken = Upstream::sequence([Reply::new(
+        200,
+        [
+            openai::role(),
+            openai::content("word"),
+            text(format!("data: {{\"error\": {{\"message\": \"{key}\", \"type\": \"{key}\"}}}}\n\n")),
+        ],
+    )]);
+    let mut stream = client(&broken).chat_stream("Hi").await.unwrap();
+    let mut last = None;
+    while let Some(item) = stream.next().await {
+        last = Some(item);
+    }
+    let ended = last.unwrap().unwrap_err();
+    for error in [&error, &ended] {
+        let source = std::error::Error::source(error).map(|source| format!("{source} {source:?}"));
+        let (id, attempts) = (error.request_id(), error.attempts());
+        let said = format!("{error} {error:?} {source:?} {attempts:?} {:?} {id:?}", error.code());
+        assert!(said.contains("[redacted]"), "{said}");
+        assert!(!said.contains(key), "{said}");
+    }
+    assert!(log.lines().iter().all(|line| !line.contains(key)), "{:?}", log.lines());
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use omega_client::{Answer, AttemptOutcome, ChatCall, ChatResponse, ErrorKind};
+use omega_client::{
+    Answer, AttemptOutcome, ChatCall, ChatRequest, ChatResponse, EmbeddingsCall, EmbeddingsRequest,
+    ErrorKind, Message, ResponsesRequest,
+};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -270,4 +273,155 @@ providers: {vllm: {protocol: openai, base_url: 'http://vllm.internal:8000/v1'}}
     let stats = client.resilience_stats();
     assert_eq!(stats.rate_limiters["vllm"].requests_last_minute, 1);
     assert_eq!(stats.circuit_breakers.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_without_such_calls_is_no_alternative() {
+    let limited = || openai::rate_limited().header("retry-after", "20");
+    let whole = serde_json::json!({
+        "id": "resp_1", "object": "response", "status": "completed", "model": "gpt-5.2", "output": []
+    });
+    let whole = Reply {
+        headers: vec![("content-type", "application/json".into())],
+        ..Reply::new(200, [text(whole.to_string())])
+    };
+    let upstream = Upstream::sequence([limited(), whole]);
+    let client = builder(&upstream).fallbacks(["claude-opus-5-5"]).build().unwrap();
+    let start = Instant::now();
+    let answer = client.responses(ResponsesRequest::new("gpt-5.2", "Hi")).await.unwrap();
+    assert_eq!(answer.provider, "openai");
+    let took = start.elapsed().as_secs();
+    assert!((20..23).contains(&took), "the hint was waited out, since nobody else could answer: {took}");
+    assert_eq!(answer.attempts.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_not_given_up_for_a_target_that_cannot_take_the_call() {
+    let upstream = Upstream::by_provider(|name, _| match name {
+        "openai" => openai::answer("from the first").after(Duration::from_secs(8)),
+        _ => anthropic::answer("from the fallback"),
+    });
+    let yaml = "{model: gpt-4.1, rate_limiting: {openai: {max_concurrent_requests: 1}}}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    // Anthropic's protocol has no `n`.
+    let call = || {
+        ChatCall::new(ChatRequest::new("gpt-4.1", [Message::user("Hi")]).n(2)).fallbacks(["claude-opus-5-5"])
+    };
+    let (first, second) = tokio::join!(client.chat(call()), client.chat(call()));
+    assert_eq!(first.unwrap().provider, "openai");
+    assert_eq!(second.unwrap().provider, "openai");
+    assert_eq!(upstream.asked("anthropic"), 0);
+    assert_nothing_held(&client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_whose_own_circuit_is_open_is_no_alternative() {
+    let upstream = Upstream::by_provider(|name, at| match (name, at) {
+        ("openai", 0) => openai::rate_limited().header("retry-after", "20"),
+        ("openai", _) => openai::answer("from the first"),
+        _ => anthropic::overloaded(),
+    });
+    let yaml = "circuit_breaker: {scope: model, failure_threshold: 1}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    let fallback = ChatRequest::new("claude-opus-5-5", [Message::user("Hi")]);
+    client.chat(ChatCall::new(fallback).max_attempts(1)).await.unwrap_err();
+    let start = Instant::now();
+    let answer = client.chat(with_fallback()).await.unwrap();
+    let took = start.elapsed().as_secs();
+    assert_eq!(answer.provider, "openai");
+    assert!((20..23).contains(&took), "the hint was waited out: {took}");
+    assert_eq!(upstream.asked("anthropic"), 1, "its circuit was left alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn looking_around_counts_no_refusals() {
+    let upstream = Upstream::by_provider(|name, _| match name {
+        "openai" => openai::answer("from the first").after(Duration::from_secs(8)),
+        _ => anthropic::answer("from the fallback").after(Duration::from_secs(100)),
+    });
+    let yaml = "{model: gpt-4.1, rate_limiting: {openai: {max_concurrent_requests: 1}, anthropic: {max_concurrent_requests: 1}}}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    let busy = {
+        let client = client.clone();
+        let request = ChatRequest::new("claude-opus-5-5", [Message::user("Hi")]);
+        tokio::spawn(async move { client.chat(request).await })
+    };
+    tokio::task::yield_now().await;
+    for answer in join_all((0..2).map(|_| client.chat(with_fallback()))).await {
+        assert_eq!(answer.unwrap().provider, "openai");
+    }
+    let providers = client.resilience_stats().details.providers;
+    let (openai, anthropic) = (&providers["openai"], &providers["anthropic"]);
+    assert_eq!((openai.queued_total, openai.limit_refused_total), (1, 0));
+    assert_eq!((anthropic.queued_total, anthropic.limit_refused_total), (0, 0), "it was only looked at");
+    busy.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_notices_that_another_circuit_lets_calls_through_again() {
+    let upstream = Upstream::by_provider(|name, at| match (name, at) {
+        ("openai", _) => openai::answer("from the first").after(Duration::from_secs(25)),
+        (_, 0) => anthropic::overloaded(),
+        _ => anthropic::answer("from the fallback"),
+    });
+    let yaml = "{model: gpt-4.1, rate_limiting: {openai: {max_concurrent_requests: 1}}, \
+                circuit_breaker: {failure_threshold: 1, timeout_seconds: 10}}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    let fallback = ChatRequest::new("claude-opus-5-5", [Message::user("Hi")]);
+    client.chat(ChatCall::new(fallback).max_attempts(1)).await.unwrap_err();
+    let start = Instant::now();
+    let (first, second) = tokio::join!(client.chat("Hi"), async {
+        let answer = client.chat(with_fallback()).await.unwrap();
+        (answer, start.elapsed().as_secs())
+    });
+    assert_eq!(first.unwrap().provider, "openai");
+    assert_fallback(&second.0);
+    assert!((10..=15).contains(&second.1), "{}", second.1);
+    assert_nothing_held(&client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_stream_is_given_the_time_to_write() {
+    let whole = |seconds| Reply {
+        headers: vec![("content-type", "application/json".into())],
+        ..Reply::new(200, [text(openai_whole("from the first"))]).after(Duration::from_secs(seconds))
+    };
+    let upstream = Upstream::by_provider(move |name, at| match (name, at) {
+        ("openai", 0) => whole(2),
+        ("openai", _) => whole(20),
+        _ => anthropic::answer("from the fallback"),
+    });
+    let client = client(&upstream);
+    for _ in 0..2 {
+        assert_eq!(client.chat(with_fallback()).await.unwrap().provider, "openai");
+    }
+    assert_eq!(upstream.seen()[0].body["stream"], true);
+    assert_ne!(upstream.seen()[1].body["stream"], true, "asked for the whole from then on");
+}
+
+fn openai_whole(said: &str) -> String {
+    serde_json::json!({
+        "id": "chatcmpl-1", "object": "chat.completion", "created": 1_790_000_000, "model": "gpt-5.2",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}]
+    })
+    .to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_of_embeddings_learns_too() {
+    let answer = |seconds| {
+        let body = serde_json::json!({
+            "object": "list", "model": "text-embedding-3-large",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+            "usage": {"prompt_tokens": 1, "total_tokens": 1}
+        });
+        Reply::new(200, [text(body.to_string())]).after(Duration::from_secs(seconds))
+    };
+    let upstream = Upstream::by_provider(move |_, at| answer(if at < 20 { 8 } else { 20 }));
+    let client = builder(&upstream).google_api_key("a-key-for-google").build().unwrap();
+    for _ in 0..21 {
+        let request = EmbeddingsRequest::new("text-embedding-3-large", ["Hi"]);
+        let call = EmbeddingsCall::new(request).fallbacks(["gemini-embedding-001"]);
+        assert_eq!(client.embeddings(call).await.unwrap().provider, "openai");
+    }
 }

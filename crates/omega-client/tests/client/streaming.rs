@@ -321,3 +321,56 @@ async fn a_stream_that_is_dropped_returns_its_permit_and_pays_for_what_was_seen(
     assert!(stats.rate_limiters["grok"].tokens_last_minute >= 2_500, "{:?}", stats.rate_limiters["grok"]);
     assert_eq!(stats.details.providers["grok"].cancelled_total, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_reads_slowly_is_not_the_providers_silence() {
+    let slow = [
+        openai::role(),
+        openai::content("one "),
+        wait(30.0),
+        openai::keep_alive(),
+        wait(30.0),
+        openai::content("two"),
+        openai::finish(),
+        openai::done(),
+    ];
+    let upstream = stream(slow);
+    let client = once(builder(&upstream));
+    let mut stream = client.chat_stream("Hi").await.unwrap();
+    let mut said = String::new();
+    while let Some(item) = stream.next().await {
+        said.push_str(item.expect("the provider was not silent for sixty seconds").text());
+        tokio::time::sleep(Duration::from_secs(61)).await;
+    }
+    assert_eq!(said, "one two");
+    assert_nothing_held(&client);
+    assert_eq!(client.resilience_stats().circuit_breakers["openai"].failure_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_caller_still_notices_a_provider_that_went_silent() {
+    let upstream = stream([openai::role(), openai::content("one "), Step::Hang]);
+    let client = once(builder(&upstream));
+    let mut stream = client.chat_stream("Hi").await.unwrap();
+    stream.next().await.unwrap().unwrap();
+    stream.next().await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    let start = Instant::now();
+    assert_eq!(stream.next().await.unwrap().unwrap_err().kind(), ErrorKind::StreamBroken);
+    assert_eq!(start.elapsed().as_secs(), 60, "sixty seconds in which the caller listened");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_will_not_be_sent_again_takes_no_retry_from_the_budget() {
+    let cut = || Reply::new(200, [openai::role(), openai::content("half of"), Step::Break]);
+    let upstream = Upstream::sequence([cut()]);
+    let client = client(&upstream);
+    for _ in 0..3 {
+        let (_, error) = read(&client, "Hi").await.unwrap();
+        assert_eq!(error.unwrap().kind(), ErrorKind::StreamBroken);
+    }
+    let budget = || client.resilience_stats().details.providers["openai"].budget_available;
+    assert_eq!(budget(), 13, "the opening ten, and one for each first try");
+    client.chat(ChatCall::from("Hi").max_attempts(1)).await.unwrap_err();
+    assert_eq!(budget(), 14, "a call that allows itself one attempt takes none either");
+}

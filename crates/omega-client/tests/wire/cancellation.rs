@@ -13,11 +13,8 @@ use crate::support::*;
 const CALLS: usize = 600;
 
 async fn emulator(tls: bool) -> Emulator {
-    let mut config = EmulatorConfig {
-        tls: tls.then(Tls::default),
-        http2_max_concurrent_streams: Some(20),
-        ..config()
-    };
+    let mut config =
+        EmulatorConfig { tls: tls.then(Tls::default), http2_max_concurrent_streams: Some(20), ..config() };
     // About 50 ms to an answer's end, over many pieces: there is time to be dropped anywhere.
     let latency = Latency { base_s: 0.015, jitter_s: 0.005, tokens_per_s: 300.0, ..Latency::none() };
     for provider in omega_emulator::Provider::ALL {
@@ -54,9 +51,9 @@ async fn dropped_at_random(tls: bool) {
             let way = [Way::Guarded, Way::Stream][at / 2 % 2];
             match patience {
                 None => heard(&client, way, ask).await.map(|_| true),
-                Some(patience) => {
-                    tokio::time::timeout(patience, heard(&client, way, ask)).await.map_or(Ok(false), |heard| heard.map(|_| true))
-                }
+                Some(patience) => tokio::time::timeout(patience, heard(&client, way, ask))
+                    .await
+                    .map_or(Ok(false), |heard| heard.map(|_| true)),
             }
         });
     }
@@ -91,7 +88,10 @@ async fn dropped_at_random(tls: bool) {
         failed += details.failed_total;
     }
     assert_eq!(failed, 0, "a caller who leaves is nobody's failure");
-    assert!(cancelled >= dropped as u64 / 2, "{cancelled} permits and places came back, {dropped} were dropped");
+    assert!(
+        cancelled >= dropped as u64 / 2,
+        "{cancelled} permits and places came back, {dropped} were dropped"
+    );
 
     // What they then have to give is all there.
     for vendor in &VENDORS {

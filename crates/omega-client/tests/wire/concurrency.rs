@@ -12,11 +12,8 @@ const STREAMS: usize = 500;
 
 /// HTTPS with its own authority, a hundred streams on each connection.
 async fn over_tls() -> Emulator {
-    let config = EmulatorConfig {
-        tls: Some(Tls::default()),
-        http2_max_concurrent_streams: Some(100),
-        ..config()
-    };
+    let config =
+        EmulatorConfig { tls: Some(Tls::default()), http2_max_concurrent_streams: Some(100), ..config() };
     Emulator::start(config).await.unwrap()
 }
 

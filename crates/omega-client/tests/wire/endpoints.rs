@@ -4,7 +4,7 @@ use omega_client::{
     ChatRequest, EmbeddingsRequest, ErrorKind, Message, ResponsesRequest, ResponsesResponse, UnifiedLLMClient,
 };
 use omega_emulator::Endpoint;
-use omega_protocol::EmbeddingVector;
+use omega_protocol::{EmbeddingVector, EmbeddingsInput};
 use serde_json::json;
 
 use crate::support::*;
@@ -17,7 +17,8 @@ async fn both_versions_of_anthropic_are_spoken() {
         let client = builder(&emulator, "").setting(setting.0, setting.1).build().unwrap();
         for way in [Way::Guarded, Way::Stream] {
             // An older model: it takes a temperature under the old version, and the new version refuses one.
-            let ask = ChatRequest::new("claude-haiku-4-5-20251001", [Message::user("Hello")]).temperature(0.5);
+            let ask =
+                ChatRequest::new("claude-haiku-4-5-20251001", [Message::user("Hello")]).temperature(0.5);
             let heard = heard(&client, way, ask).await.unwrap();
             assert_eq!(heard.response.text(), "You said: Hello");
             let seen = settled(&emulator).await.pop().unwrap();
@@ -50,23 +51,44 @@ async fn both_versions_of_google_are_spoken() {
 async fn embeddings_are_given_by_whoever_has_them() {
     let emulator = emulator().await;
     let client = client(&emulator);
-    for model in ["text-embedding-3-small", "house-embed"] {
+    for (model, endpoint) in [
+        ("text-embedding-3-small", Endpoint::Embeddings),
+        ("house-embed", Endpoint::Embeddings),
+        ("gemini-embedding-001", Endpoint::BatchEmbedContents),
+    ] {
         let mut request = EmbeddingsRequest::new(model, ["one", "two"]);
         request.dimensions = Some(256);
         let answer = client.embeddings(request.clone()).await.unwrap();
-        assert_eq!(answer.data.len(), 2);
+        let mut vectors = Vec::new();
         for (at, embedding) in answer.data.iter().enumerate() {
             let EmbeddingVector::Floats(vector) = &embedding.embedding else { panic!("{embedding:?}") };
-            assert_eq!((embedding.index as usize, vector.len()), (at, 256));
+            assert_eq!((embedding.index as usize, vector.len()), (at, 256), "{model}");
+            vectors.push(vector.clone());
         }
-        assert!(answer.usage.as_ref().is_some_and(|usage| usage.prompt_tokens > 0));
-        assert_eq!(settled(&emulator).await.pop().unwrap().endpoint, Endpoint::Embeddings);
+        assert_eq!(vectors.len(), 2, "{model}");
+        assert!(answer.usage.as_ref().is_some_and(|usage| usage.prompt_tokens > 0), "{model}");
+        assert_eq!(settled(&emulator).await.pop().unwrap().endpoint, endpoint);
+        // The vectors belong to the texts, not to their places.
+        request.input = EmbeddingsInput::Texts(vec!["two".into(), "one".into()]);
+        let turned = client.embeddings(request.clone()).await.unwrap();
+        let EmbeddingVector::Floats(first) = &turned.data[0].embedding else { panic!("{turned:?}") };
+        assert!(vectors[0] != vectors[1] && *first == vectors[1], "{model}");
+
         request.encoding_format = Some("base64".into());
-        let answer = client.embeddings(request).await.unwrap();
-        assert!(matches!(&answer.data[0].embedding, EmbeddingVector::Base64(text) if text.len() > 1_000));
+        match client.embeddings(request).await {
+            Ok(answer) => {
+                assert_eq!(endpoint, Endpoint::Embeddings);
+                let EmbeddingVector::Base64(text) = &answer.data[0].embedding else { panic!("{answer:?}") };
+                assert!(text.len() > 1_000, "{model}");
+            }
+            // Gemini gives numbers only; asking it would not help.
+            Err(error) => {
+                assert_eq!((endpoint, error.kind()), (Endpoint::BatchEmbedContents, ErrorKind::Unsupported));
+            }
+        }
     }
     emulator.clear_requests();
-    for vendor in [ANTHROPIC, GOOGLE, VENDORS[3]] {
+    for vendor in [ANTHROPIC, VENDORS[3]] {
         let error = client.embeddings(EmbeddingsRequest::new(vendor.model, ["one"])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert_eq!(error.provider(), Some(vendor.name));
@@ -182,6 +204,6 @@ async fn a_server_of_ones_own_has_its_own_circuit_and_limits() {
         let get = |key: &str| limiter[key].clone();
         (get("max_requests_per_minute"), get("max_tokens_per_minute"), get("requests_last_minute"))
     };
-    assert_eq!(limits("house"), (json!(777), json!(555_555), json!(5)));
+    assert_eq!(limits("house"), (json!(777_777), json!(99_999_999), json!(5)));
     assert_eq!(limits("openai"), (json!(null), json!(null), json!(1)));
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use omega_client::{ChatCall, ChatRequest, Error, ErrorKind, FinishReason, Message, Origin};
-use omega_emulator::{Emulator, EmulatorConfig, Provider, Quota, Rule};
+use omega_emulator::{Emulator, Provider, Quota, Rule};
 
 use crate::support::*;
 
@@ -148,9 +148,9 @@ async fn a_wait_the_provider_names_is_never_undercut() {
 async fn a_quota_is_obeyed_as_its_429s_say() {
     let cases = VENDORS[..4].iter().map(async |vendor| {
         let provider = Provider::from_name(vendor.emulated).unwrap();
-        let mut config = EmulatorConfig { time_scale: 10.0, ..config() };
+        let mut config = config();
         config.providers[provider].quota =
-            Quota { rpm: Some(60), burst_seconds: 1.0, free_429: true, ..Quota::default() };
+            Quota { rpm: Some(600), burst_seconds: 0.1, free_429: true, ..Quota::default() };
         let emulator = Emulator::start(config).await.unwrap();
         let client = builder(&emulator, "").max_retries(2).build().unwrap();
         for _ in 0..6 {

@@ -127,16 +127,37 @@ async fn keys_and_prompts_appear_nowhere() {
         said.push_str(&shown_builder);
         said.push_str(&shown_other);
         let faults = [
-            "", "bad-key", "forbidden", "insufficient-quota", "rate-limited:0.01", "server-error",
-            "bad-gateway-html", "overloaded", "invalid-request", "model-not-found", "context-length",
-            "content-filter", "reset-before-headers", "close-before-headers",
-            "cut-after:1", "end-after:1", "malformed-chunk:1", "malformed-body", "error-in-stream:1",
-            "error-in-stream-alternative:1", "missing-done", "limit-zero",
+            "",
+            "bad-key",
+            "forbidden",
+            "insufficient-quota",
+            "rate-limited:0.01",
+            "server-error",
+            "bad-gateway-html",
+            "overloaded",
+            "invalid-request",
+            "model-not-found",
+            "context-length",
+            "content-filter",
+            "reset-before-headers",
+            "close-before-headers",
+            "cut-after:1",
+            "end-after:1",
+            "malformed-chunk:1",
+            "malformed-body",
+            "error-in-stream:1",
+            "error-in-stream-alternative:1",
+            "missing-done",
+            "limit-zero",
             // The last: it ends the day for some of them.
             "per-day-quota",
         ];
         for fault in faults {
-            if fault.is_empty() { heal(emulator) } else { fail(emulator, None, fault) }
+            if fault.is_empty() {
+                heal(emulator)
+            } else {
+                fail(emulator, None, fault)
+            }
             for vendor in &VENDORS {
                 said.push_str(&shown(&client, vendor).await);
             }
@@ -151,7 +172,8 @@ async fn keys_and_prompts_appear_nowhere() {
             writeln!(said, "{:?}\n{:#?}", client.configuration(), client.configuration().config).unwrap();
             writeln!(said, "{:?}", client.pool_stats()).unwrap();
         }
-        let spoken: Vec<_> = emulator.requests().iter().map(|seen| seen.headers.http_version.clone()).collect();
+        let spoken: Vec<_> =
+            emulator.requests().iter().map(|seen| seen.headers.http_version.clone()).collect();
         assert!(spoken.iter().all(|version| version == if tls { "HTTP/2.0" } else { "HTTP/1.1" }));
         assert!(spoken.len() > 300, "{} requests were made", spoken.len());
     }

@@ -100,7 +100,7 @@ rate_limiting:
   anthropic: {free}
   google: {free}
   grok: {free}
-  house: {{max_requests_per_minute: 777, max_tokens_per_minute: 555555}}
+  house: {{max_requests_per_minute: 777777, max_tokens_per_minute: 99999999}}
 {yaml}"
     );
     let sources = Sources {
@@ -176,11 +176,7 @@ pub struct Heard {
     pub attempts: usize,
 }
 
-pub async fn heard(
-    client: &UnifiedLLMClient,
-    way: Way,
-    call: impl Into<ChatCall>,
-) -> Result<Heard, Error> {
+pub async fn heard(client: &UnifiedLLMClient, way: Way, call: impl Into<ChatCall>) -> Result<Heard, Error> {
     if way != Way::Stream {
         let answer = client.chat(call).await?;
         let attempts = answer.attempts.len();

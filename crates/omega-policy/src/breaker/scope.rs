@@ -24,10 +24,15 @@ impl Breakers {
     }
 
     /// The circuit of the model whose state the limiter keeps at `slot`.
+    #[inline]
     pub(crate) fn of(&mut self, slot: usize) -> &mut CircuitBreaker {
-        if self.config.scope == BreakerScope::Provider {
-            return &mut self.provider;
+        match self.config.scope {
+            BreakerScope::Provider => &mut self.provider,
+            BreakerScope::Model => self.of_model(slot),
         }
+    }
+
+    fn of_model(&mut self, slot: usize) -> &mut CircuitBreaker {
         while self.models.len() <= slot {
             let model = ModelId(self.models.len() as u32);
             self.models.push(CircuitBreaker::new(self.config.clone(), Some(model), self.created));

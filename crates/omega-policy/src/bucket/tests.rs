@@ -30,7 +30,7 @@ fn a_full_bucket_gives_its_depth_and_then_its_rate() {
 fn redis_cell_nothing_is_admitted_a_nanosecond_early() {
     for limit in [1, 7, 59, 61, 90_000, u64::MAX] {
         let mut bucket = bucket(limit, 6);
-        bucket.drain(Keep::Nothing, at(0));
+        bucket.drain(Keep::Nothing, 0, at(0));
         let due = bucket.when_available(1).expect("limited").as_nanos();
         let mut early = bucket;
         early.refill(Timestamp::from_nanos(due - 1));
@@ -45,7 +45,7 @@ fn redis_cell_nothing_is_admitted_a_nanosecond_early() {
 fn smithy_a_wait_is_never_zero_while_something_is_missing() {
     for limit in [1, 3, 1_000_003, u64::MAX] {
         let mut bucket = bucket(limit, 1);
-        bucket.drain(Keep::Nothing, at(0));
+        bucket.drain(Keep::Nothing, 0, at(0));
         bucket.refill(at(0));
         assert!(bucket.when_available(1) > Some(at(0)));
     }
@@ -55,7 +55,7 @@ fn smithy_a_wait_is_never_zero_while_something_is_missing() {
 #[test]
 fn refilling_every_nanosecond_loses_nothing() {
     let mut often = bucket(7, 60);
-    often.drain(Keep::Nothing, at(0));
+    often.drain(Keep::Nothing, 0, at(0));
     let mut once = often;
     for nanos in 1..=100_000 {
         often.refill(Timestamp::from_nanos(nanos));
@@ -147,7 +147,7 @@ fn a_debt_is_bounded_by_what_a_hint_could_impose() {
 #[test]
 fn a_drained_bucket_fills_only_from_the_end_of_the_pause() {
     let mut bucket = bucket(60, 60);
-    bucket.drain(Keep::Nothing, at(30));
+    bucket.drain(Keep::Nothing, 0, at(30));
     bucket.refill(at(29));
     assert_eq!(bucket.tokens(), 0);
     assert_eq!(bucket.when_available(1), Some(at(31)));

@@ -73,7 +73,8 @@ pub enum CountedTokens {
 /// When the provider charges tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChargeRule {
-    /// Input and `max_tokens` when the call arrives, never returned (OpenAI).
+    /// Input and `max_tokens` when the call arrives, never returned (OpenAI). What a call without `max_tokens` is
+    /// charged in advance is the provider's secret: it is settled by what it used.
     Estimate,
     /// The same, unused `max_tokens` returned at the end.
     EstimateThenRefund,

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use crate::bucket::TokenBucket;
-use crate::{Dimension, HintedQuota, Timestamp};
+use crate::{Dimension, Timestamp};
 
-use super::quota::{Cost, Quotas};
+use super::quota::{Cost, Quotas, holds_output, slot};
 
 /// Output assumed of a model nobody has seen answer.
 pub(crate) const OUTPUT_UNKNOWN: u64 = 1_024;
@@ -43,7 +43,29 @@ pub(crate) struct Own {
 pub(crate) struct Observed {
     pub(crate) quotas: Quotas,
     pub(crate) edition: u32,
-    pub(crate) expires: Timestamp,
+    /// Until when each of them is believed. Each by itself: headers that go on about requests say nothing about a
+    /// token limit that was shown once.
+    until: [Timestamp; 4],
+}
+
+/// What a header showed of one dimension.
+pub(crate) struct News {
+    /// What is left.
+    pub(crate) remaining: Option<u64>,
+    /// A bucket of the limit it showed, used when none is watched yet.
+    pub(crate) fresh: TokenBucket,
+    /// Is it less than we thought? Without that nothing new is watched.
+    pub(crate) surprising: bool,
+    /// Does the provider charge output only when it is written?
+    pub(crate) charged_later: bool,
+}
+
+impl Observed {
+    /// Nothing yet, in a new edition.
+    fn new(edition: &mut u32) -> Box<Self> {
+        *edition = edition.wrapping_add(1).max(1);
+        Box::new(Self { quotas: Quotas::default(), edition: *edition, until: [Timestamp::ZERO; 4] })
+    }
 }
 
 impl ModelState {
@@ -73,7 +95,9 @@ impl ModelState {
         if self.paused_until > now || self.max_concurrent.is_some_and(|most| self.in_flight >= most) {
             return false;
         }
-        if self.observed.as_ref().is_some_and(|observed| observed.expires <= now) {
+        if let Some(observed) = &mut self.observed
+            && !observed.quotas.expire(&observed.until, now)
+        {
             self.observed = None;
         }
         self.limits.as_mut().is_none_or(|own| own.quotas.fits(cost, now))
@@ -90,9 +114,8 @@ impl ModelState {
             latest = later(latest, own.quotas.available(cost));
         }
         if let Some(observed) = &self.observed {
-            let (at, dimension) = observed.quotas.available(cost);
             // A limit that is no longer believed by then no longer holds.
-            latest = later(latest, (at.min(observed.expires), dimension));
+            latest = later(latest, observed.quotas.available_while(cost, &observed.until));
         }
         Some(latest)
     }
@@ -116,26 +139,19 @@ impl ModelState {
         }
     }
 
-    /// Follows what the headers showed of one dimension. `fresh` is a bucket of the observed limit, used when there is
-    /// none of that size yet; without `surprising` news nothing new is watched.
-    pub(crate) fn observe(
-        &mut self,
-        dimension: Dimension,
-        hint: HintedQuota,
-        fresh: TokenBucket,
-        surprising: bool,
-        edition: &mut u32,
-        now: Timestamp,
-    ) {
-        let known = self.observed.as_ref().filter(|observed| observed.expires > now);
-        let watched = known.is_some_and(|observed| observed.quotas.bucket(dimension).is_some());
+    /// Follows what the headers showed of one dimension.
+    pub(crate) fn observe(&mut self, dimension: Dimension, news: News, edition: &mut u32, now: Timestamp) {
+        let News { remaining, fresh, surprising, charged_later } = news;
+        let Some(place) = slot(dimension) else { return };
+        if let Some(observed) = &mut self.observed
+            && !observed.quotas.expire(&observed.until, now)
+        {
+            self.observed = None;
+        }
+        let watched =
+            self.observed.as_ref().is_some_and(|observed| observed.quotas.bucket(dimension).is_some());
         if !watched && !surprising {
             return;
-        }
-        if known.is_none() {
-            *edition = edition.wrapping_add(1).max(1);
-            let quotas = Quotas::default();
-            self.observed = Some(Box::new(Observed { quotas, edition: *edition, expires: now }));
         }
         let in_flight = match dimension {
             Dimension::Requests => u64::from(self.in_flight),
@@ -143,24 +159,53 @@ impl ModelState {
             Dimension::OutputTokens => self.reserved.output,
             _ => self.reserved.tokens(),
         };
-        let Some(observed) = &mut self.observed else { return };
-        observed.expires = now + OBSERVED_FOR;
+        let due = if charged_later && holds_output(dimension) { self.reserved.output } else { 0 };
+        let paused = self.paused_until > now;
+        let observed = self.observed.get_or_insert_with(|| Observed::new(edition));
+        observed.until[place] = now + OBSERVED_FOR;
         let Some(bucket) = observed.quotas.bucket_or_insert(dimension, fresh) else { return };
         bucket.refill(now);
         if bucket.limit() != fresh.limit() {
-            *bucket = fresh;
+            bucket.resize(&fresh);
         }
-        if let Some(remaining) = hint.remaining {
-            bucket.lower_to(remaining);
-            bucket.raise_to(remaining.saturating_sub(in_flight));
+        if let Some(remaining) = remaining {
+            bucket.lower_to(remaining, due);
+            if !paused {
+                bucket.raise_to(remaining.saturating_sub(in_flight));
+            }
         }
+    }
+
+    /// A 429 of this model alone: pauses it, and empties its buckets. One that has none of its own gets the provider's
+    /// for a while, or everybody who waited for it would go at once when the pause ends.
+    pub(crate) fn throttled(
+        &mut self,
+        exhausted: Option<Dimension>,
+        until: Timestamp,
+        provider: &Quotas,
+        charged_later: bool,
+        edition: &mut u32,
+        now: Timestamp,
+    ) {
+        self.paused_until = self.paused_until.max(until);
+        let from = self.paused_until.max(now);
+        let due = if charged_later { self.reserved.output } else { 0 };
+        if let Some(own) = &mut self.limits {
+            own.quotas.drain(exhausted, due, now, from);
+        }
+        let observed = self.observed.get_or_insert_with(|| Observed::new(edition));
+        observed.quotas.expire(&observed.until, now);
+        observed.quotas.complete_from(provider);
+        for until in &mut observed.until {
+            *until = (*until).max(from + OBSERVED_FOR);
+        }
+        observed.quotas.drain(exhausted, due, now, from);
     }
 
     /// A call of this model ended or was never sent: its slot is free.
     pub(crate) fn release(&mut self, reserved: Cost) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.reserved.input = self.reserved.input.saturating_sub(reserved.input);
-        self.reserved.output = self.reserved.output.saturating_sub(reserved.output);
+        self.reserved = self.reserved.less(reserved);
     }
 }
 

@@ -97,6 +97,25 @@ impl Quotas {
         Some(self.0[slot(dimension)?].get_or_insert(bucket))
     }
 
+    /// Puts in place what is missing here and is there in `others`, as it stands there.
+    pub(crate) fn complete_from(&mut self, others: &Self) {
+        for (bucket, other) in self.0.iter_mut().zip(others.0) {
+            *bucket = bucket.or(other);
+        }
+    }
+
+    /// Takes away the buckets whose moment has come. Is any left?
+    pub(crate) fn expire(&mut self, until: &[Timestamp; 4], now: Timestamp) -> bool {
+        let mut left = false;
+        for (bucket, until) in self.0.iter_mut().zip(until) {
+            if *until <= now {
+                *bucket = None;
+            }
+            left |= bucket.is_some();
+        }
+        left
+    }
+
     pub(crate) fn limit(&self, dimension: Dimension) -> Option<u64> {
         self.bucket(dimension).map(TokenBucket::limit)
     }
@@ -132,15 +151,26 @@ impl Quotas {
 
     /// When `cost` could be taken from every bucket if nobody else took, and what it would wait for last.
     pub(crate) fn available(&self, cost: Cost) -> (Timestamp, Dimension) {
+        self.available_while(cost, &[Timestamp::MAX; 4])
+    }
+
+    /// The same if each bucket is there only until its own moment.
+    pub(crate) fn available_while(&self, cost: Cost, until: &[Timestamp; 4]) -> (Timestamp, Dimension) {
         let mut latest = (Timestamp::ZERO, Dimension::Requests);
-        for ((dimension, bucket), amount) in FLOWING.iter().zip(&self.0).zip(cost.amounts()) {
+        let buckets = FLOWING.iter().zip(&self.0).zip(until);
+        for (((dimension, bucket), until), amount) in buckets.zip(cost.amounts()) {
             let Some(bucket) = bucket else { continue };
-            let at = bucket.when_available(amount).unwrap_or(Timestamp::MAX);
+            let at = bucket.when_available(amount).unwrap_or(Timestamp::MAX).min(*until);
             if at > latest.0 {
                 latest = (at, *dimension);
             }
         }
         latest
+    }
+
+    /// The tightest token limit.
+    pub(crate) fn roomy(&self) -> u64 {
+        self.0[1..].iter().flatten().map(TokenBucket::limit).min().unwrap_or(u64::MAX)
     }
 
     /// The limit that `cost` exceeds, if no wait would help.
@@ -165,8 +195,9 @@ impl Quotas {
     }
 
     /// Empties the buckets a throttled call found empty, or, if it did not say, leaves so little in each that what
-    /// follows is paced. They fill again from `from`.
-    pub(crate) fn drain(&mut self, exhausted: Option<Dimension>, now: Timestamp, from: Timestamp) {
+    /// follows is paced. They fill again from `from`. `due`: the output that calls in flight have reserved and the
+    /// provider has not charged yet.
+    pub(crate) fn drain(&mut self, exhausted: Option<Dimension>, due: u64, now: Timestamp, from: Timestamp) {
         use Dimension::{Concurrency, InputTokens, OutputTokens, Requests, Tokens};
         for (dimension, bucket) in FLOWING.iter().zip(&mut self.0) {
             let Some(bucket) = bucket else { continue };
@@ -180,7 +211,7 @@ impl Quotas {
                 (None, _) => Keep::Seconds(1),
             };
             bucket.refill(now);
-            bucket.drain(keep, from);
+            bucket.drain(keep, if holds_output(*dimension) { due } else { 0 }, from);
         }
     }
 
@@ -190,6 +221,12 @@ impl Quotas {
     }
 }
 
-fn slot(dimension: Dimension) -> Option<usize> {
+/// Does output count against it?
+pub(crate) fn holds_output(dimension: Dimension) -> bool {
+    matches!(dimension, Dimension::Tokens | Dimension::OutputTokens)
+}
+
+/// Where the bucket of `dimension` stands; nowhere for one that does not flow.
+pub(crate) fn slot(dimension: Dimension) -> Option<usize> {
     FLOWING.iter().position(|flowing| *flowing == dimension)
 }

@@ -3,6 +3,8 @@
 use super::*;
 use crate::FailureKind;
 
+mod walk;
+
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_secs(seconds)
 }
@@ -56,7 +58,7 @@ fn an_answer_is_settled_by_the_provider_s_charge_rule() {
     {
         let mut limiter = charged_by(charge);
         let reservation = sent(&mut limiter, 1_000, 4_000);
-        limiter.settle(0, reservation, Some(usage(900, 0, 300)), at(0));
+        limiter.settle(0, reservation, Some(usage(900, 0, 300)), true, at(0));
         assert_eq!(spent(&limiter, Dimension::Tokens), tokens, "{charge:?}");
         assert_eq!(spent(&limiter, Dimension::Requests), 1);
         assert_eq!(limiter.stats(at(0)).tokens_last_minute as i128, tokens);
@@ -68,7 +70,7 @@ fn an_answer_is_settled_by_the_provider_s_charge_rule() {
 fn what_was_used_beyond_the_reservation_is_owed() {
     let mut limiter = limiter(|_| {});
     let reservation = sent(&mut limiter, 1_000, 10);
-    limiter.settle(0, reservation, Some(usage(1_000, 0, 150_000)), at(0));
+    limiter.settle(0, reservation, Some(usage(1_000, 0, 150_000)), true, at(0));
     assert_eq!(spent(&limiter, Dimension::Tokens), 151_000, "the level may go below zero");
 }
 
@@ -76,7 +78,7 @@ fn what_was_used_beyond_the_reservation_is_owed() {
 fn an_answer_without_usage_keeps_its_reservation() {
     let mut limiter = limiter(|_| {});
     let reservation = sent(&mut limiter, 1_000, 500);
-    limiter.settle(0, reservation, None, at(0));
+    limiter.settle(0, reservation, None, true, at(0));
     assert_eq!(spent(&limiter, Dimension::Tokens), 1_500);
 }
 
@@ -89,7 +91,7 @@ fn each_provider_counts_its_own_tokens() {
     ] {
         let mut limiter = limiter(|config| config.counted = counted);
         let reservation = sent(&mut limiter, 1_000, 500);
-        limiter.settle(0, reservation, Some(usage(1_000, 800, 200)), at(0));
+        limiter.settle(0, reservation, Some(usage(1_000, 800, 200)), true, at(0));
         assert_eq!(spent(&limiter, Dimension::Tokens), tokens, "{counted:?}");
     }
 }
@@ -105,7 +107,7 @@ fn separate_limits_are_charged_separately() {
         (spent(&limiter, Dimension::InputTokens), spent(&limiter, Dimension::OutputTokens)),
         (1_000, 500)
     );
-    limiter.settle(0, reservation, Some(usage(1_000, 600, 700)), at(0));
+    limiter.settle(0, reservation, Some(usage(1_000, 600, 700)), true, at(0));
     assert_eq!(
         (spent(&limiter, Dimension::InputTokens), spent(&limiter, Dimension::OutputTokens)),
         (400, 700)
@@ -190,7 +192,7 @@ fn output_is_estimated_by_what_the_model_lately_wrote() {
     assert_eq!(limiter.estimate(0, demand(100, 1_000_000)).output, 1_024, "it is not charged in advance");
     for _ in 0..50 {
         let reservation = sent(&mut limiter, 100, 50);
-        limiter.settle(0, reservation, Some(usage(100, 0, 200)), at(0));
+        limiter.settle(0, reservation, Some(usage(100, 0, 200)), true, at(0));
         limiter.recent = Recent::new();
         limiter.quotas = Quotas::new(
             Some(60),
@@ -278,7 +280,7 @@ fn headers_never_raise_a_configured_limit_and_say_once_that_it_looks_low() {
     let mut limiter = limiter(|_| {});
     let mut events = Events::default();
     let _in_flight = sent(&mut limiter, 10, 10);
-    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
     let quota = Some(HintedQuota { limit: Some(10_000), remaining: Some(9_999), reset: None });
     let hint = QuotaHint { requests: quota, tokens: None, ..QuotaHint::default() };
     for _ in 0..3 {
@@ -298,7 +300,7 @@ fn headers_of_the_very_limit_may_raise_the_level_to_what_remains_beside_the_call
     let mut limiter = limiter(|_| {});
     let mut events = Events::default();
     let _in_flight = sent(&mut limiter, 10, 10);
-    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
     let quota = Some(HintedQuota { limit: Some(60), remaining: Some(30), reset: None });
     let hint = QuotaHint { requests: quota, ..QuotaHint::default() };
     limiter.handle_hint(0, &hint, at(0), &mut events);
@@ -306,7 +308,7 @@ fn headers_of_the_very_limit_may_raise_the_level_to_what_remains_beside_the_call
 
     // With a second model in play, one model's remainder says nothing about the whole.
     limiter.take(1, Cost::of_call(1, 1), at(0));
-    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
     limiter.handle_hint(0, &hint, at(0), &mut events);
     assert_eq!(limiter.quotas.bucket(Dimension::Requests).expect("limited").tokens(), 0);
 }
@@ -366,4 +368,112 @@ fn a_limit_of_zero_in_a_header_means_unknown() {
     );
     assert!(limiter.model_fits(0, Cost::of_call(1, 1), at(0)));
     assert_eq!(limiter.stats(at(0)).observed_limits, (None, None));
+}
+
+#[test]
+fn an_answer_nobody_bounded_is_settled_by_what_it_used_under_every_rule() {
+    for charge in [ChargeRule::Estimate, ChargeRule::EstimateThenRefund, ChargeRule::Actual] {
+        let mut limiter = charged_by(charge);
+        let cost = limiter.estimate(0, demand(1_000, None));
+        let reservation = limiter.take(0, cost, at(0));
+        assert_eq!(spent(&limiter, Dimension::Tokens), 2_024, "a guess");
+        limiter.settle(0, reservation, Some(usage(1_000, 0, 30)), false, at(0));
+        assert_eq!(spent(&limiter, Dimension::Tokens), 1_030, "{charge:?}");
+    }
+}
+
+#[test]
+fn input_that_came_from_the_cache_altogether_is_charged_nothing_when_a_stream_breaks() {
+    let mut limiter = limiter(|config| config.counted = CountedTokens::WithoutCacheReads);
+    let reservation = sent(&mut limiter, 1_000, 500);
+    let failure = Failure { seen: Some(usage(1_000, 1_000, 7)), ..Failure::new(FailureKind::StreamBroken) };
+    limiter.settle_failed(0, reservation, &failure, at(0));
+    assert_eq!(spent(&limiter, Dimension::Tokens), 7);
+}
+
+fn shown(limit: u64, remaining: impl Into<Option<u64>>) -> Option<HintedQuota> {
+    Some(HintedQuota { limit: Some(limit), remaining: remaining.into(), reset: None })
+}
+
+#[test]
+fn an_observed_limit_that_changes_is_no_gift() {
+    let mut limiter = limiter(|_| {});
+    let (mut events, cost) = (Events::default(), Cost::of_call(1, 1));
+    let mut granted = 0;
+    for turn in 0..100 {
+        let limit = if turn % 2 == 0 { 10 } else { 20 };
+        let hint = QuotaHint { requests: shown(limit, None), ..QuotaHint::default() };
+        limiter.handle_hint(0, &hint, at(0), &mut events);
+        while limiter.model_fits(0, cost, at(0)) {
+            limiter.take(0, cost, at(0));
+            granted += 1;
+        }
+    }
+    assert_eq!(granted, 10, "the depth of the first, once");
+}
+
+#[test]
+fn each_observed_limit_expires_by_itself() {
+    let mut limiter = limiter(|_| {});
+    let (mut events, large) = (Events::default(), Cost::of_call(5_000, 0));
+    let both = QuotaHint { requests: shown(30, 30), tokens: shown(600, 0), ..QuotaHint::default() };
+    limiter.handle_hint(0, &both, at(0), &mut events);
+    let requests = QuotaHint { requests: shown(30, 30), ..QuotaHint::default() };
+    for second in (0..300).step_by(10) {
+        limiter.handle_hint(0, &requests, at(second), &mut events);
+        // A call deeper than the bucket goes when it is full, which takes a minute of 600.
+        if limiter.model_fits(0, large, at(second)) {
+            limiter.take(0, large, at(second));
+        }
+    }
+    assert!(!limiter.model_fits(0, large, at(299)));
+    assert!(limiter.model_fits(0, large, at(300)), "nobody has spoken of tokens for five minutes");
+    let observed = limiter.models[0].observed.as_ref().expect("requests are still spoken of");
+    assert_eq!(observed.quotas.limit(Dimension::Requests), Some(30));
+}
+
+#[test]
+fn after_a_429_what_is_given_back_does_not_fill_the_emptied_bucket() {
+    // Five calls of 10 + 1,000 in flight; a sixth is told that the tokens are gone. The provider (rule `Actual`) has
+    // charged the inputs and will charge outputs as they come.
+    for (rule, expected) in [(ChargeRule::Actual, -5 * 100), (ChargeRule::EstimateThenRefund, 5 * 900)] {
+        let mut limiter = charged_by(rule);
+        let running: Vec<_> = (0..5).map(|_| sent(&mut limiter, 10, 1_000)).collect();
+        limiter.throttled(None, Some(Dimension::Tokens), Duration::ZERO, at(0), &mut Events::default());
+        for reservation in running {
+            limiter.settle(0, reservation, Some(usage(10, 0, 100)), true, at(0));
+        }
+        let bucket = limiter.quotas.bucket(Dimension::Tokens).expect("limited");
+        assert_eq!(
+            bucket.tokens(),
+            expected,
+            "{rule:?}: nothing, less what they wrote, or plus what was reserved there"
+        );
+    }
+}
+
+#[test]
+fn a_throttled_model_without_limits_of_its_own_resumes_paced() {
+    let mut limiter = limiter(|_| {});
+    let (mut events, cost) = (Events::default(), Cost::of_call(1, 1));
+    for exhausted in [None, Some(Dimension::Requests)] {
+        let from = if exhausted.is_none() { 0 } else { 1_000 };
+        limiter.throttled(Some(1), exhausted, Duration::from_secs(20), at(from), &mut events);
+        assert!(limiter.model_fits(2, cost, at(from)), "nobody else is slowed");
+        let mut granted = Vec::new();
+        for second in from..from + 25 {
+            // At most ten at once, so that a storm fails the test instead of never ending it.
+            for _ in 0..10 {
+                if limiter.model_fits(1, cost, at(second)) {
+                    limiter.take(1, cost, at(second));
+                    granted.push(second - from);
+                }
+            }
+        }
+        let first = if exhausted.is_none() { 20 } else { 21 };
+        assert_eq!(granted, (first..25).collect::<Vec<_>>(), "one a second after the pause, no second storm");
+    }
+    limiter.throttled(Some(1), None, Duration::ZERO, at(2_000), &mut events);
+    assert!(limiter.model_fits(1, Cost::of_call(1, 1), at(2_300)));
+    assert!(limiter.models[1].observed.is_none(), "and it is forgotten");
 }

@@ -46,6 +46,7 @@ impl Rig {
             alternative: false,
             failover_wait: seconds(5),
             attempts: 0,
+            last_delay: Duration::ZERO,
         }
     }
 

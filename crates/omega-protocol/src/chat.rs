@@ -11,6 +11,7 @@ mod usage;
 
 pub use accumulator::ChatAccumulator;
 pub use message::{Content, ContentPart, Message, Role};
+pub(crate) use response::MAX_CHOICES;
 pub use response::{
     ChatChunk, ChatResponse, Choice, ChunkChoice, Delta, FinishReason, FunctionDelta, ToolCallDelta,
 };

@@ -87,6 +87,19 @@ pub(crate) fn message_of_unreadable(status: u16, body: &[u8]) -> String {
     }
 }
 
+/// The error of a 2xx body that is not what the protocol says. The parser's own words would quote values, and values are
+/// prompts and answers.
+pub(crate) fn not_the_form(wanted: &str, body: &[u8], parse: &serde_json::Error) -> ProviderError {
+    if body.trim_ascii_start().starts_with(b"<") {
+        return ProviderError::malformed(message_of_unreadable(200, body));
+    }
+    ProviderError::malformed(format!(
+        "the body is not {wanted} (line {} column {})",
+        parse.line(),
+        parse.column()
+    ))
+}
+
 /// Fills in what the headers say about retrying: the explicit word, then `retry-after-ms`, then `retry-after`.
 ///
 /// Later hints of the vendor's body and of reset headers are used only if this leaves `retry_after` empty.

@@ -3,7 +3,10 @@
 use std::fmt;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +101,20 @@ impl GoogleVersion {
     }
 }
 
+/// Headers that say where a message goes and where it ends. The transport writes them; a second opinion would make one
+/// request into two for whoever believes it.
+static TRANSPORTS: [HeaderName; 9] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    HOST,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
 impl Endpoint {
     /// An endpoint.
     ///
@@ -140,7 +157,8 @@ impl Endpoint {
             Dialect::Google | Dialect::Grok => {}
         }
         for (name, value) in &options.headers {
-            let parsed = HeaderName::try_from(name.as_str()).ok().filter(|parsed| *parsed != HOST);
+            let parsed =
+                HeaderName::try_from(name.as_str()).ok().filter(|parsed| !TRANSPORTS.contains(parsed));
             let parsed = parsed.ok_or_else(|| EndpointError::Header { name: name.clone() })?;
             let mut value = header_value(name, value)?;
             value.set_sensitive(true);
@@ -219,6 +237,12 @@ fn normalised_base(dialect: Dialect, base_url: &str) -> Result<String, EndpointE
             return refuse("it contains a user name or a password");
         }
         Some(authority) if authority.host().is_empty() => return refuse("it names no host"),
+        // What stands behind the host is a port, or meant to be one.
+        Some(authority)
+            if authority.as_str() != authority.host() && !matches!(authority.port_u16(), Some(1..)) =>
+        {
+            return refuse("its port is not a number between 1 and 65535");
+        }
         Some(_) => {}
     }
     let versions: &[&str] = match dialect {

@@ -68,7 +68,10 @@ pub enum EndpointError {
     #[error("the API key is empty or contains characters that no key has (spaces, line breaks, non-ASCII)")]
     Key,
     /// A header cannot be sent.
-    #[error("the header `{name}` is not usable: its name or value contains characters that HTTP forbids")]
+    #[error(
+        "the header `{name}` is not usable: its name or value contains characters that HTTP forbids, or the transport \
+         writes it itself (`host`, `content-length` and the like)"
+    )]
     Header {
         /// Its name.
         name: String,

@@ -178,8 +178,8 @@ impl Absent for String {
     }
 }
 
-/// A count as providers write it: an integer, sometimes a float, never less than zero. A usage field of an odd form
-/// must not cost the caller an answer that is otherwise complete.
+/// A count as providers write it: an integer, sometimes a float or (as protobuf's JSON has 64-bit integers) a string,
+/// never less than zero. A count of an odd form must not cost the caller an answer that is otherwise complete.
 #[derive(Clone, Copy)]
 pub(crate) struct Count(u64);
 
@@ -212,8 +212,44 @@ impl<'de> Deserialize<'de> for Count {
             fn visit_f64<E: Error>(self, value: f64) -> Result<Count, E> {
                 Ok(Count(value as u64)) // saturates; NaN is 0
             }
+            fn visit_str<E: Error>(self, value: &str) -> Result<Count, E> {
+                Ok(Count(crate::hints::count(value).unwrap_or(0)))
+            }
         }
-        deserializer.deserialize_u64(CountVisitor)
+        deserializer.deserialize_any(CountVisitor)
+    }
+}
+
+/// A list of at most so many. An empty object is three bytes on the wire and hundreds in memory, so a list that only a
+/// server gone wrong writes must end while it is read, not after.
+pub(crate) struct AtMost<T, const MOST: usize>(Vec<T>);
+
+impl<T, const MOST: usize> From<AtMost<T, MOST>> for Vec<T> {
+    fn from(list: AtMost<T, MOST>) -> Self {
+        list.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for AtMost<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListVisitor<T, const MOST: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for ListVisitor<T, MOST> {
+            type Value = AtMost<T, MOST>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "a list of at most {MOST}")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = seq.next_element()? {
+                    if list.len() == MOST {
+                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    }
+                    list.push(item);
+                }
+                Ok(AtMost(list))
+            }
+        }
+        deserializer.deserialize_seq(ListVisitor(std::marker::PhantomData))
     }
 }
 

@@ -20,6 +20,8 @@ mod grok;
 pub(crate) mod openai;
 mod translate;
 
+pub(crate) use translate::data_url;
+
 /// A wire protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Dialect {

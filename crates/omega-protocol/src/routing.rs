@@ -94,7 +94,7 @@ pub fn reasons_first(model: &str, request: &ChatRequest) -> bool {
         Some(_) => return true,
         None => {}
     }
-    if let Some(thinking) = request.extra.get("thinking") {
+    if let Some(thinking) = request.extra.get("thinking").filter(|thinking| !thinking.is_null()) {
         return thinking["type"] != "disabled";
     }
     let bare = route(model).map_or(model, |route| route.model).to_ascii_lowercase();

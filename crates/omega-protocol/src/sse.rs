@@ -7,6 +7,8 @@
 //!
 //! Source: WHATWG HTML, "Server-sent events", <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
+use std::fmt;
+
 /// The largest event taken, in bytes.
 ///
 /// The largest legitimate ones are whole answers in one event (`response.completed`, a Gemini image part): 10 MB of
@@ -22,7 +24,7 @@ pub struct EventTooLarge {
 }
 
 /// What a stream consists of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Item<'a> {
     /// An event.
     Event {
@@ -35,8 +37,17 @@ pub enum Item<'a> {
     Stray(&'a [u8]),
 }
 
+/// Sizes only: the bytes are the answer.
+impl fmt::Debug for Item<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Event { data, .. } => write!(f, "Event({} bytes)", data.len()),
+            Self::Stray(line) => write!(f, "Stray({} bytes)", line.len()),
+        }
+    }
+}
+
 /// The parser of one stream.
-#[derive(Debug)]
 pub struct SseParser {
     max_event_bytes: usize,
     /// The beginning of a line whose end has not come yet.
@@ -48,6 +59,17 @@ pub struct SseParser {
     after_cr: bool,
     /// No line has ended yet: a byte-order mark may still be in front.
     at_start: bool,
+}
+
+/// Sizes only: the bytes are the answer.
+impl fmt::Debug for SseParser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SseParser")
+            .field("line", &self.line.len())
+            .field("data", &self.data.len())
+            .field("max_event_bytes", &self.max_event_bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for SseParser {

@@ -9,9 +9,10 @@
 
 use serde_json::Value;
 
+use crate::provider::data_url;
 use crate::{
-    ChatRequest, Content, ContentPart, Dialect, EmbeddingsInput, EmbeddingsRequest, Message, ResponseFormat,
-    ResponsesRequest, route,
+    ChatRequest, Content, ContentPart, Dialect, EmbeddingsInput, EmbeddingsRequest, Extra, Message,
+    ResponseFormat, ResponsesRequest, route,
 };
 
 /// Bytes of text per token, as a fraction: 3.5. Source: measurements in the module's documentation (tiktoken 0.14.0).
@@ -51,6 +52,7 @@ pub fn estimate_input_tokens(request: &ChatRequest) -> u64 {
         }
         tally.text_bytes += tool.extra.values().map(json_length).sum::<u64>();
     }
+    tally.text_bytes += request.extra.get("functions").map_or(0, json_length); // older than `tools`, and still taken
     match &request.response_format {
         Some(ResponseFormat::JsonSchema(format)) => {
             tally.text_bytes += format.schema.as_ref().map_or(0, json_length);
@@ -133,17 +135,21 @@ impl Tally {
         }
     }
 
-    /// Walks over JSON of a shape this crate does not know: strings are text unless their place or form says media.
+    /// Walks over JSON of a shape this crate does not know: strings are text unless their place and form say media.
     fn value(&mut self, value: &Value, key: &str) {
         match value {
+            // Whatever a text begins with, it is text.
+            Value::String(text)
+                if matches!(key, "" | "arguments" | "content" | "instructions" | "output" | "text") =>
+            {
+                self.text(text);
+            }
             Value::String(text) if matches!(key, "type" | "role" | "id" | "status") => {
                 self.text_bytes += text.len() as u64 / 2;
             }
-            Value::String(text) if key == "image_url" || text.starts_with("data:image/") => {
-                self.tokens += PER_IMAGE
-            }
-            Value::String(text) if matches!(key, "file_data" | "data") || text.starts_with("data:") => {
-                self.tokens += text.len() as u64 / FILE_BASE64_BYTES_PER_TOKEN;
+            Value::String(_) if key == "image_url" => self.tokens += PER_IMAGE,
+            Value::String(text) if matches!(key, "file_data" | "data") || data_url(text).is_some() => {
+                self.tokens += inline_tokens(data_url(text).map_or("", |(media_type, _)| media_type), text);
             }
             Value::String(text) if matches!(key, "encrypted_content" | "signature") => {
                 self.tokens += text.len() as u64 / 4;
@@ -154,6 +160,10 @@ impl Tally {
             Value::Object(fields) => {
                 if fields.contains_key("role") {
                     self.tokens += PER_MESSAGE;
+                }
+                if let Some(tokens) = media_tokens(fields) {
+                    self.tokens += tokens;
+                    return;
                 }
                 fields.iter().for_each(|(key, value)| self.value(value, key));
             }
@@ -178,13 +188,36 @@ impl Tally {
 
 fn file_tokens(data: Option<&Value>) -> u64 {
     match data.and_then(Value::as_str) {
-        Some(data) => data.len() as u64 / FILE_BASE64_BYTES_PER_TOKEN,
+        Some(data) => inline_tokens(data_url(data).map_or("", |(media_type, _)| media_type), data),
         None => PER_UNSEEN_FILE,
     }
 }
 
+/// Media given as base64, by what it is.
+fn inline_tokens(media_type: &str, data: &str) -> u64 {
+    let size = data.len() as u64;
+    match media_type.split('/').next().unwrap_or_default() {
+        "image" => PER_IMAGE,
+        "audio" => size / AUDIO_BASE64_BYTES_PER_TOKEN,
+        _ => size / FILE_BASE64_BYTES_PER_TOKEN,
+    }
+}
+
+/// The tokens of an object that holds media and says of what kind: Anthropic's `source`, Gemini's `inlineData`, OpenAI's
+/// `input_audio`, and images by address.
+fn media_tokens(fields: &Extra) -> Option<u64> {
+    let text = |key: &str| fields.get(key).and_then(Value::as_str);
+    let media_type = text("media_type").or_else(|| text("mimeType")).or_else(|| text("mime_type"));
+    match (text("data"), media_type, text("format")) {
+        (Some(data), Some(media_type), _) => Some(inline_tokens(media_type, data)),
+        (Some(data), None, Some("wav" | "mp3")) => Some(inline_tokens("audio/", data)),
+        _ if text("type") == Some("url") && text("url").is_some() => Some(PER_UNSEEN_FILE),
+        _ => None,
+    }
+}
+
 /// The length of compact JSON, near enough (escapes are not counted).
-fn json_length(value: &Value) -> u64 {
+pub(crate) fn json_length(value: &Value) -> u64 {
     match value {
         Value::Null => 4,
         Value::Bool(_) => 5,

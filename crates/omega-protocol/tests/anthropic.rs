@@ -511,6 +511,46 @@ fn a_malformed_stream_is_broken_and_stays_so() {
 }
 
 #[test]
+fn an_error_that_is_no_event_is_seen_and_a_page_is_a_break() {
+    let stream = String::from_utf8(fixture("stream.sse")).unwrap();
+    let begun = stream.split_inclusive("\n\n").take(3).collect::<String>();
+    for (line, kind) in [
+        (
+            r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#,
+            FailureKind::Overloaded,
+        ),
+        (r#"{"error":{"type":"rate_limit_error","message":"m"}}"#, FailureKind::Throttled),
+        (r#"{"candidates":[]}"#, FailureKind::StreamBroken),
+        ("<html><title>502</title></html>", FailureKind::StreamBroken),
+    ] {
+        let (_, result) = decode_pieces([format!("{begun}{line}\n\n").as_bytes()]);
+        assert_eq!(result.unwrap_err().failure.kind, kind, "{line}");
+    }
+    // What is left of a comment or a field of the future is skipped, and so is everything after the end.
+    let (_, result) =
+        decode_pieces([format!("{begun}future: 1\n{}<html>", &stream[begun.len()..]).as_bytes()]);
+    result.unwrap();
+}
+
+#[test]
+fn an_end_without_a_beginning_is_no_answer() {
+    let end = concat!(
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    );
+    let (chunks, result) = decode_pieces([end.as_bytes()]);
+    assert_eq!(result.unwrap_err().failure.kind, FailureKind::StreamBroken);
+    assert!(chunks.is_empty());
+}
+
+#[test]
+fn a_null_error_beside_an_answer_is_no_error() {
+    let body =
+        br#"{"type":"message","content":[{"type":"text","text":"x"}],"stop_reason":"end_turn","error":null}"#;
+    assert_eq!(anthropic().decode_chat(body).unwrap().text(), "x");
+}
+
+#[test]
 fn an_answer_text_never_shows_in_an_error() {
     let secret = "event: content_block_delta\ndata: {\"index\":\"my secret\",\"delta\":{}}\n\n";
     let error = decode_pieces([secret.as_bytes()]).1.unwrap_err();

@@ -18,6 +18,8 @@ fn a_base_url_is_taken_as_the_sdks_take_it() {
         (Dialect::Google, "http://127.0.0.1:1/google/v1beta", "http://127.0.0.1:1/google/x"),
         (Dialect::Google, "http://127.0.0.1:1/google/v1", "http://127.0.0.1:1/google/x"),
         (Dialect::Grok, " https://api.x.ai/v1 ", "https://api.x.ai/v1/x"),
+        (Dialect::OpenAi, "http://[::1]:8000/v1", "http://[::1]:8000/v1/x"),
+        (Dialect::OpenAi, "http://[::1]/v1", "http://[::1]/v1/x"),
     ] {
         let request = endpoint(dialect, base).unwrap().post("/x", "{}").unwrap();
         assert_eq!(request.uri(), path, "{base}");
@@ -36,6 +38,10 @@ fn a_base_url_that_is_none_is_refused() {
         "https://example.com/v1?key=1",
         "https://example.com/#x",
         "https://exa mple.com",
+        "https://example.com/\r\nx-injected: 1",
+        "https://example.com:99999/v1",
+        "https://example.com:0/v1",
+        "https://example.com:/v1",
     ] {
         let error = endpoint(Dialect::OpenAi, base).unwrap_err();
         assert!(matches!(error, EndpointError::BaseUrl { .. }), "{base}: {error}");
@@ -92,7 +98,18 @@ fn unusable_keys_and_headers_are_refused_without_being_shown() {
             .unwrap_err();
         assert_eq!(error, EndpointError::Key);
     }
-    for (name, value) in [("bad name", "x"), ("x", "bad\nvalue"), ("host", "evil.example"), ("", "x")] {
+    for (name, value) in [
+        ("bad name", "x"),
+        ("x", "bad\nvalue"),
+        ("x", "bad\r\nx-injected: 1"),
+        ("host", "evil.example"),
+        ("", "x"),
+        // Where a message ends is the transport's to say.
+        ("Content-Length", "5"),
+        ("transfer-encoding", "chunked"),
+        ("Connection", "close"),
+        ("upgrade", "websocket"),
+    ] {
         let headers = vec![(name.to_owned(), value.to_owned())];
         let options = EndpointOptions { headers, ..EndpointOptions::default() };
         let error = Endpoint::new(Dialect::OpenAi, "https://e.com", None, options).unwrap_err();

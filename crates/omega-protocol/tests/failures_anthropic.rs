@@ -165,6 +165,11 @@ fn the_wait_of_a_rate_limit_is_the_header_and_else_the_empty_buckets_reset() {
     with_header.push(("retry-after", "7"));
     assert_eq!(classify_with(429, &with_header, &body).failure.retry_after, Some(Duration::from_secs(7)));
     assert_eq!(error.request_id.as_deref(), Some("req_011"));
+    let mut both = buckets.to_vec();
+    both[1].1 = "0";
+    let error = classify_with(429, &both, &body);
+    assert_eq!(error.failure.exhausted, Some(Dimension::Requests), "the one that takes longer");
+    assert_eq!(error.failure.retry_after, Some(Duration::from_secs(290)));
     let none = classify_with(429, &[], &body);
     assert_eq!((none.failure.exhausted, none.failure.retry_after), (None, None));
 }

@@ -135,6 +135,12 @@ fn the_bucket_is_also_told_by_a_header_that_says_zero() {
     let error = classify_with(Dialect::OpenAi, 429, &pairs, "");
     assert_eq!(error.failure.exhausted, Some(Dimension::Tokens));
     assert_eq!(error.failure.retry_after, Some(Duration::from_millis(62_500)));
+
+    let mut both = pairs;
+    (both[0].1, both[1].1) = ("0", "2m");
+    let error = classify_with(Dialect::OpenAi, 429, &both, "");
+    assert_eq!(error.failure.exhausted, Some(Dimension::Requests), "the one that takes longer");
+    assert_eq!(error.failure.retry_after, Some(Duration::from_secs(120)));
 }
 
 #[test]

@@ -4,9 +4,10 @@
 
 use omega_policy::FailureKind;
 use omega_protocol::{
-    ChatAccumulator, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, Dialect, EmbeddingsRequest,
-    EncodeError, Endpoint, EndpointOptions, FinishReason, GoogleVersion, Message, Provider, ProviderError,
-    ReasoningEffort, ResponseFormat, Role, Streaming, Tool, ToolCall, ToolChoice,
+    ChatAccumulator, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, Dialect, EmbeddingVector,
+    EmbeddingsRequest, EncodeError, Endpoint, EndpointOptions, FinishReason, GoogleVersion, Message,
+    Provider, ProviderError, ReasoningEffort, ResponseFormat, ResponsesRequest, Role, Streaming, Tool,
+    ToolCall, ToolChoice,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -238,12 +239,85 @@ fn calls_of_another_vendors_model_stand_in_for_a_signature_where_one_is_demanded
 }
 
 #[test]
-fn embeddings_and_responses_are_refused_in_words() {
-    let request: EmbeddingsRequest =
-        serde_json::from_value(json!({"model": "gemini-embedding-001", "input": "x"})).unwrap();
-    let error = google().encode_embeddings(&endpoint(GoogleVersion::V1), &request).unwrap_err();
-    assert_eq!(error, EncodeError::Unsupported { dialect: Dialect::Google, operation: "embeddings" });
+fn responses_are_refused_in_words() {
+    let request = ResponsesRequest::new("gemini-3.8-flash", "x");
+    let error =
+        google().encode_responses(&endpoint(GoogleVersion::V1), &request, Streaming::Whole).unwrap_err();
+    assert_eq!(error, EncodeError::Unsupported { dialect: Dialect::Google, operation: "responses" });
     assert!(error.to_string().contains("choose another provider"), "{error}");
+}
+
+fn embed(request: Value) -> Result<(String, Value), EncodeError> {
+    let request: EmbeddingsRequest = serde_json::from_value(request).unwrap();
+    let sent = google().encode_embeddings(&endpoint(GoogleVersion::V1Beta), &request)?;
+    Ok((sent.uri().path().to_owned(), serde_json::from_slice(sent.body()).unwrap()))
+}
+
+#[test]
+fn embeddings_go_out_as_a_batch_of_one_request_a_text() {
+    let of = |text: &str| json!({"model": "models/gemini-embedding-001", "content": {"role": "user", "parts": [{"text": text}]}});
+    let (path, body) = embed(json!({"model": "gemini-embedding-001", "input": "a"})).unwrap();
+    assert_eq!(path, "/v1beta/models/gemini-embedding-001:batchEmbedContents");
+    assert_eq!(body, json!({"requests": [of("a")]}));
+    let (path, body) =
+        embed(json!({"model": "models/gemini-embedding-001", "input": ["a", "b"], "dimensions": 64,
+        "encoding_format": "float", "user": "u", "task_type": "RETRIEVAL_DOCUMENT", "title": "t"}))
+        .unwrap();
+    assert_eq!(path, "/v1beta/models/gemini-embedding-001:batchEmbedContents");
+    for (at, text) in ["a", "b"].into_iter().enumerate() {
+        let mut expected = of(text);
+        expected["taskType"] = "RETRIEVAL_DOCUMENT".into();
+        expected["title"] = "t".into();
+        expected["outputDimensionality"] = 64.into();
+        assert_eq!(body["requests"][at], expected);
+    }
+    assert_eq!(body["requests"].as_array().unwrap().len(), 2);
+    for (field, request) in [
+        ("encoding_format", json!({"model": "m", "input": "a", "encoding_format": "base64"})),
+        ("input", json!({"model": "m", "input": [1, 2]})),
+        ("input", json!({"model": "m", "input": [[1], [2]]})),
+        ("input", json!({"model": "m", "input": []})),
+        ("model", json!({"model": "m/../../x", "input": "a"})),
+    ] {
+        let error = embed(request).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{field}`")), "{error}");
+    }
+}
+
+#[test]
+fn embeddings_come_back_in_the_order_asked() {
+    let body = br#"{"embeddings":[{"values":[0.5,-0.25]},{"values":[1],"shape":[1]}],"usageMetadata":{"promptTokenCount":7},"x":1}"#;
+    let answer = google().decode_embeddings(body).unwrap();
+    let vectors: Vec<_> = answer.data.iter().map(|one| (one.index, &one.embedding)).collect();
+    assert_eq!(
+        vectors,
+        [(0, &EmbeddingVector::Floats(vec![0.5, -0.25])), (1, &EmbeddingVector::Floats(vec![1.0]))]
+    );
+    assert_eq!((&answer.data[1].extra["shape"], &answer.extra["x"]), (&json!([1]), &json!(1)));
+    let usage = answer.usage.unwrap();
+    assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (7, 0, 7));
+    for (body, kind) in [
+        (r#"{"embeddings":[]}"#, FailureKind::Server),
+        (r#"{"embeddings":[{}]}"#, FailureKind::Server),
+        ("{}", FailureKind::Server),
+        (r#"{"embeddings":[{"values":[0.5"#, FailureKind::Server),
+        (r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED"}}]"#, FailureKind::Throttled),
+        (r#"{"error":{"code":503,"message":"m","status":"UNAVAILABLE"}}"#, FailureKind::Overloaded),
+    ] {
+        assert_eq!(google().decode_embeddings(body.as_bytes()).unwrap_err().failure.kind, kind, "{body}");
+    }
+}
+
+#[test]
+fn an_image_in_an_answer_is_content_and_a_page_between_events_is_a_break() {
+    let image = json!({"candidates": [{"content": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}}]});
+    let end = "data: {\"candidates\":[{\"finishReason\":\"STOP\"}]}\r\n\r\n";
+    let (chunks, result) = decode_pieces([format!("data: {image}\r\n\r\n{end}").as_bytes()]);
+    result.unwrap();
+    let content: Vec<bool> = chunks.iter().map(ChatChunk::has_content).collect();
+    assert_eq!(content, [true, false]);
+    let (_, result) = decode_pieces([format!("data: {image}\r\n\r\n<html>502</html>\r\n{end}").as_bytes()]);
+    assert_eq!(result.unwrap_err().failure.kind, FailureKind::StreamBroken);
 }
 
 #[test]

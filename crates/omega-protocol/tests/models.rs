@@ -117,6 +117,8 @@ fn a_request_may_ask_for_more_or_less_reasoning() {
         |kind: &str| ChatRequest::new("claude-opus-5-5", []).extra("thinking", json!({"type": kind}));
     assert!(reasons_first("claude-opus-5-5", &thinking("adaptive")));
     assert!(!reasons_first("claude-opus-5-5", &thinking("disabled")));
+    let unsaid = ChatRequest::new("claude-opus-5-5", []).extra("thinking", json!(null));
+    assert!(!reasons_first("claude-opus-5-5", &unsaid), "null says nothing");
 }
 
 /// 4.1 to 4.5 bytes per token of `o200k_base`, measured: a little under 90 tokens.
@@ -161,6 +163,51 @@ fn media_are_never_counted_as_text() {
     let request = json!({"model": "gpt-5.2", "messages": [{"role": "user", "content": parts}]});
     let estimate = estimate_input_tokens(&serde_json::from_value(request).unwrap());
     assert!((5_000..5_100).contains(&estimate), "{estimate}");
+}
+
+#[test]
+fn other_vendors_media_are_recognised_and_text_that_looks_like_media_is_text() {
+    let of = |part: serde_json::Value| {
+        let request = json!({"model": "gpt-5.2", "messages": [{"role": "user", "content": [part]}]});
+        estimate_input_tokens(&serde_json::from_value(request).unwrap())
+    };
+    let base64 = "A".repeat(650_000);
+    for (part, least, most) in [
+        (
+            json!({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": base64}}),
+            1_000,
+            1_020,
+        ),
+        (json!({"type": "image", "source": {"type": "url", "url": "https://e.com/x.png"}}), 1_000, 2_020),
+        (json!({"type": "x", "inlineData": {"mimeType": "audio/mp3", "data": base64}}), 1_000, 1_020),
+        (
+            json!({"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": base64}}),
+            13_000,
+            13_020,
+        ),
+        (
+            json!({"type": "file", "file": {"file_data": format!("data:image/png;base64,{base64}")}}),
+            1_000,
+            1_020,
+        ),
+        (json!({"type": "x", "text": format!("data:image/png;base64,{base64}")}), 185_000, 190_000),
+    ] {
+        let estimate = of(part.clone());
+        assert!((least..most).contains(&estimate), "{estimate} for {}", part["type"]);
+    }
+    let text = "data: 1, 2, 3\n".repeat(10_000);
+    for input in [
+        json!(text),
+        json!([{"role": "user", "content": text}]),
+        json!([{"type": "function_call_output", "output": text}]),
+    ] {
+        let mut request = ResponsesRequest::new("gpt-5.2", "");
+        request.input = input;
+        assert!(estimate_responses_tokens(&request) >= 40_000);
+    }
+    let mut request = ResponsesRequest::new("gpt-5.2", "");
+    request.input = json!([{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": base64, "format": "mp3"}}]}]);
+    assert!((1_000..1_050).contains(&estimate_responses_tokens(&request)));
 }
 
 #[test]

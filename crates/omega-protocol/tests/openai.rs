@@ -254,6 +254,22 @@ fn a_200_that_is_no_answer_is_the_providers_failure() {
 }
 
 #[test]
+fn a_whole_body_is_no_proof_of_a_whole_answer() {
+    for reason in ["null", "\"\""] {
+        let body = format!(
+            r#"{{"choices":[{{"message":{{"role":"assistant","content":"cut"}},"finish_reason":{reason}}}],"usage":{{"prompt_tokens":3,"completion_tokens":2}}}}"#
+        );
+        let error = openai().decode_chat(body.as_bytes()).unwrap_err();
+        assert_eq!(error.failure.kind, FailureKind::Server, "{reason}");
+        assert_eq!(
+            error.failure.seen.map(|usage| usage.output_tokens),
+            Some(2),
+            "what was used is still paid for"
+        );
+    }
+}
+
+#[test]
 fn a_200_with_an_error_inside_means_what_the_error_means() {
     let body =
         br#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":null}}"#;
@@ -447,10 +463,33 @@ fn errors_inside_a_stream_mean_what_they_mean_outside() {
             FailureKind::Server,
         ),
         ("<html>502</html>", FailureKind::StreamBroken),
+        // Named an error, in no form of an error.
+        ("event: error\ndata: {\"detail\":\"rate limit reached\"}", FailureKind::Throttled),
+        ("event: error\ndata: \"the model is overloaded\"", FailureKind::Overloaded),
+        ("event: error\ndata: {}", FailureKind::Server),
+        ("event: error\ndata: oops", FailureKind::StreamBroken),
+        (r#"data: {"error":true,"choices":[]}"#, FailureKind::Server),
+        (r#"data: {"error":["no"],"choices":[{"index":0,"delta":{}}]}"#, FailureKind::Server),
     ];
     for (event, kind) in rows {
         let (_, result) = decode_stream(format!("{event}\n\n").as_bytes());
-        assert_eq!(result.unwrap_err().failure.kind, kind, "{event}");
+        let error = result.unwrap_err();
+        assert_eq!(error.failure.kind, kind, "{event}");
+        assert!(!error.to_string().is_empty() && !error.message.is_empty(), "{event}");
+    }
+}
+
+#[test]
+fn a_rate_limit_inside_a_stream_names_its_wait() {
+    let error =
+        r#"{"error":{"type":"tokens","code":"rate_limit_exceeded","message":"Please try again in 720ms."}}"#;
+    for event in
+        [format!("data: {error}\n\n"), format!("event: error\ndata: {error}\n\n"), format!("{error}\n\n")]
+    {
+        let (_, result) = decode_stream(event.as_bytes());
+        let failure = result.unwrap_err().failure;
+        assert_eq!(failure.retry_after, Some(std::time::Duration::from_millis(720)), "{event}");
+        assert_eq!(failure.exhausted, Some(omega_policy::Dimension::Tokens), "{event}");
     }
 }
 
@@ -478,7 +517,12 @@ fn embeddings_go_out_and_come_back() {
     let error =
         openai().decode_embeddings(br#"{"error":{"message":"no","code":"model_not_found"}}"#).unwrap_err();
     assert_eq!(error.failure.kind, FailureKind::UnknownModel);
-    assert_eq!(openai().decode_embeddings(b"{}").unwrap_err().failure.kind, FailureKind::Server);
+    for body in ["{}", r#"{"data":[]}"#, r#"{"data":[],"error":{"type":"server_error","message":"m"}}"#] {
+        assert_eq!(
+            openai().decode_embeddings(body.as_bytes()).unwrap_err().failure.kind,
+            FailureKind::Server
+        );
+    }
 }
 
 #[test]
@@ -540,6 +584,13 @@ fn a_response_that_failed_is_a_failure_in_spite_of_its_200() {
     }
     let error = openai().decode_responses(br#"{"status":"failed"}"#).unwrap_err();
     assert_eq!(error.failure.kind, FailureKind::Server);
+    let used = br#"{"status":"failed","error":{"code":"server_error","message":"m"},"usage":{"input_tokens":9,"output_tokens":4}}"#;
+    let seen =
+        |error: ProviderError| error.failure.seen.map(|usage| (usage.input_tokens, usage.output_tokens));
+    assert_eq!(seen(openai().decode_responses(used).unwrap_err()), Some((9, 4)));
+    let event =
+        format!("data: {{\"type\":\"response.failed\",\"response\":{}}}\n\n", str::from_utf8(used).unwrap());
+    assert_eq!(seen(decode_responses_stream(event.as_bytes()).1.unwrap_err()), Some((9, 4)));
     let error = openai().decode_responses(br#"{"status":"cancelled"}"#).unwrap_err();
     assert_eq!(error.failure.kind, FailureKind::Transient);
     let error = openai().decode_responses(br#"{"id":"x"}"#).unwrap_err();

@@ -1,5 +1,7 @@
 //! Puts the chunks of a stream together into a whole answer.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::{
@@ -13,8 +15,10 @@ use crate::Extra;
 #[derive(Debug, Default)]
 pub struct ChatAccumulator {
     response: ChatResponse,
-    /// Beside each choice of `response`, the stream's numbers of its tool calls.
-    call_indexes: Vec<Vec<u32>>,
+    /// Where each choice stands in `response`.
+    places: HashMap<u32, usize>,
+    /// Beside each choice of `response`, the place of the latest tool call of each of the stream's numbers.
+    calls: Vec<HashMap<u32, usize>>,
 }
 
 impl ChatAccumulator {
@@ -67,14 +71,12 @@ impl ChatAccumulator {
     }
 
     fn push_choice(&mut self, from: &ChunkChoice) {
-        let at = match self.response.choices.iter().position(|choice| choice.index == from.index) {
-            Some(at) => at,
-            None => {
-                self.response.choices.push(Choice { index: from.index, ..Choice::default() });
-                self.call_indexes.push(Vec::new());
-                self.response.choices.len() - 1
-            }
-        };
+        let choices = &mut self.response.choices;
+        let at = *self.places.entry(from.index).or_insert_with(|| {
+            choices.push(Choice { index: from.index, ..Choice::default() });
+            self.calls.push(HashMap::new());
+            choices.len() - 1
+        });
         let choice = &mut self.response.choices[at];
         if from.finish_reason.is_some() {
             choice.finish_reason.clone_from(&from.finish_reason);
@@ -82,12 +84,18 @@ impl ChatAccumulator {
         if let Some(more) = &from.logprobs {
             merge(choice.logprobs.get_or_insert(Value::Null), more);
         }
-        merge_extra(&mut choice.extra, &from.extra);
-        push_delta(&mut choice.message, &mut self.call_indexes[at], &from.delta);
+        // Beside the delta stand states, not pieces (`native_finish_reason`, for instance, which some servers repeat).
+        for (key, value) in from.extra.iter().filter(|(_, value)| !value.is_null()) {
+            match (choice.extra.get_mut(key), value) {
+                (Some(old @ Value::Array(_)), more @ Value::Array(_)) => merge(old, more),
+                _ => drop(choice.extra.insert(key.clone(), value.clone())),
+            }
+        }
+        push_delta(&mut choice.message, &mut self.calls[at], &from.delta);
     }
 }
 
-fn push_delta(message: &mut Message, call_indexes: &mut Vec<u32>, delta: &Delta) {
+fn push_delta(message: &mut Message, known_calls: &mut HashMap<u32, usize>, delta: &Delta) {
     if let Some(role) = &delta.role {
         message.role = if role.as_str().is_empty() { Role::Assistant } else { role.clone() };
     }
@@ -101,7 +109,7 @@ fn push_delta(message: &mut Message, call_indexes: &mut Vec<u32>, delta: &Delta)
     append(&mut message.reasoning_content, delta.reasoning_content.as_deref());
     merge_extra(&mut message.extra, &delta.extra);
     for call in &delta.tool_calls {
-        push_call(&mut message.tool_calls, call_indexes, call);
+        push_call(&mut message.tool_calls, known_calls, call);
     }
 }
 
@@ -111,16 +119,14 @@ fn append(to: &mut Option<String>, more: Option<&str>) {
     }
 }
 
-fn push_call(calls: &mut Vec<ToolCall>, indexes: &mut Vec<u32>, delta: &ToolCallDelta) {
+fn push_call(calls: &mut Vec<ToolCall>, places: &mut HashMap<u32, usize>, delta: &ToolCallDelta) {
     let id = delta.id.as_deref().unwrap_or_default();
     // A fragment continues the latest call of its number. Some compatible servers number every call 0: another id
     // under a known number is therefore a new call.
-    let known = indexes
-        .iter()
-        .rposition(|index| *index == delta.index)
-        .filter(|at| id.is_empty() || calls[*at].id.is_empty() || calls[*at].id == id);
+    let known = places.get(&delta.index).copied();
+    let known = known.filter(|at| id.is_empty() || calls[*at].id.is_empty() || calls[*at].id == id);
     let at = known.unwrap_or_else(|| {
-        indexes.push(delta.index);
+        places.insert(delta.index, calls.len());
         calls.push(ToolCall {
             id: String::new(),
             kind: "function".to_owned(),

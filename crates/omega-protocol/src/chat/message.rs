@@ -230,7 +230,7 @@ pub enum ContentPart {
         url: String,
         /// `auto`, `low`, `high` or `original`.
         detail: Option<String>,
-        /// Everything else, as it came.
+        /// Everything else, as it came; what stood inside `image_url` stands under that name here too.
         extra: Extra,
     },
     /// Sound.
@@ -239,7 +239,7 @@ pub enum ContentPart {
         data: String,
         /// `wav` or `mp3`.
         format: String,
-        /// Everything else, as it came.
+        /// Everything else, as it came; what stood inside `input_audio` stands under that name here too.
         extra: Extra,
     },
     /// A file: `file_id`, or `file_data` and `filename`.
@@ -379,15 +379,15 @@ impl<'de> Deserialize<'de> for ContentPart {
             ("image_url", None, Some(image), None) => {
                 let ImageAddress { url, detail, unknown } = image;
                 let url = url.ok_or_else(|| D::Error::missing_field("image_url.url"))?;
-                extra.extend(unknown);
+                keep_inner(&mut extra, "image_url", unknown);
                 return Ok(Self::ImageUrl { url, detail, extra });
             }
-            ("input_audio", None, None, None) => match extra.remove("input_audio") {
+            ("input_audio", None, None, None) => match extra.shift_remove("input_audio") {
                 Some(Value::Object(mut audio)) => {
                     if let (Some(Value::String(data)), Some(Value::String(format))) =
-                        (audio.remove("data"), audio.remove("format"))
+                        (audio.shift_remove("data"), audio.shift_remove("format"))
                     {
-                        extra.extend(audio);
+                        keep_inner(&mut extra, "input_audio", audio);
                         return Ok(Self::InputAudio { data, format, extra });
                     }
                     return Err(D::Error::custom("`input_audio` needs the strings `data` and `format`"));
@@ -395,7 +395,7 @@ impl<'de> Deserialize<'de> for ContentPart {
                 _ => return Err(D::Error::missing_field("input_audio")),
             },
             ("file", None, None, None) => {
-                return match extra.remove("file") {
+                return match extra.shift_remove("file") {
                     Some(Value::Object(file)) => Ok(Self::File { file, extra }),
                     _ => Err(D::Error::missing_field("file")),
                 };
@@ -417,6 +417,36 @@ impl<'de> Deserialize<'de> for ContentPart {
     }
 }
 
+/// Unknown fields of a part's inner object, where the part is written from again.
+fn keep_inner(extra: &mut Extra, name: &str, unknown: Extra) {
+    if !unknown.is_empty() {
+        extra.insert(name.to_owned(), Value::Object(unknown));
+    }
+}
+
+/// The known fields of a part's inner object, and behind them the unknown ones that [`keep_inner`] kept.
+struct Inner<'a> {
+    known: [(&'static str, Option<&'a str>); 2],
+    unknown: Option<&'a Value>,
+}
+
+impl Serialize for Inner<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.known {
+            if let Some(value) = value {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        for (key, value) in self.unknown.and_then(Value::as_object).into_iter().flatten() {
+            if self.known.iter().all(|(known, _)| known != key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
 impl ImageAddress {
     fn into_value(self) -> Value {
         let mut object = self.unknown;
@@ -431,17 +461,6 @@ impl ImageAddress {
 
 impl Serialize for ContentPart {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Image<'a> {
-            url: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            detail: Option<&'a str>,
-        }
-        #[derive(Serialize)]
-        struct Audio<'a> {
-            data: &'a str,
-            format: &'a str,
-        }
         let mut map = serializer.serialize_map(None)?;
         let (kind, extra) = match self {
             Self::Text { text, extra } => {
@@ -451,12 +470,14 @@ impl Serialize for ContentPart {
             }
             Self::ImageUrl { url, detail, extra } => {
                 map.serialize_entry("type", "image_url")?;
-                map.serialize_entry("image_url", &Image { url, detail: detail.as_deref() })?;
+                let known = [("url", Some(url.as_str())), ("detail", detail.as_deref())];
+                map.serialize_entry("image_url", &Inner { known, unknown: extra.get("image_url") })?;
                 ("image_url", extra)
             }
             Self::InputAudio { data, format, extra } => {
                 map.serialize_entry("type", "input_audio")?;
-                map.serialize_entry("input_audio", &Audio { data, format })?;
+                let known = [("data", Some(data.as_str())), ("format", Some(format.as_str()))];
+                map.serialize_entry("input_audio", &Inner { known, unknown: extra.get("input_audio") })?;
                 ("input_audio", extra)
             }
             Self::File { file, extra } => {

@@ -4,7 +4,13 @@ use serde_json::Value;
 
 use super::{Message, Role, ToolCall, Usage};
 use crate::Extra;
-use crate::open::{Count, open_object, open_word, private_debug};
+use crate::open::{AtMost, Count, open_object, open_word, private_debug};
+
+/// Choices one answer may have; OpenAI takes `n` up to 128. More come only from a server gone wrong.
+pub(crate) const MAX_CHOICES: usize = 1024;
+
+/// Tool calls one chunk may touch. OpenAI allows 128 tools in a request.
+const MAX_CALLS: usize = 1024;
 
 /// A whole answer.
 #[derive(Clone, Default, PartialEq)]
@@ -31,7 +37,7 @@ open_object! { ChatResponse, "object" = "chat.completion" {
     "id" => id always,
     "created" => created always via Count,
     "model" => model always,
-    "choices" => choices always,
+    "choices" => choices always via AtMost<_, MAX_CHOICES>,
     "usage" => usage optional,
     "service_tier" => service_tier optional,
     "system_fingerprint" => system_fingerprint optional,
@@ -126,7 +132,7 @@ open_object! { ChatChunk, "object" = "chat.completion.chunk" {
     "id" => id always,
     "created" => created always via Count,
     "model" => model always,
-    "choices" => choices always,
+    "choices" => choices always via AtMost<_, MAX_CHOICES>,
     "usage" => usage optional,
     "service_tier" => service_tier optional,
     "system_fingerprint" => system_fingerprint optional,
@@ -193,7 +199,7 @@ open_object! { Delta {
     "content" => content optional,
     "refusal" => refusal optional,
     "reasoning_content" => reasoning_content optional,
-    "tool_calls" => tool_calls optional,
+    "tool_calls" => tool_calls optional via AtMost<_, MAX_CALLS>,
 } }
 
 private_debug! { Delta {
@@ -212,6 +218,9 @@ impl Delta {
             || !self.tool_calls.is_empty()
             // Some compatible servers name it so (vLLM, OpenRouter).
             || self.extra.get("reasoning").and_then(Value::as_str).is_some_and(|text| !text.is_empty())
+            // Sound of OpenAI's, and what Gemini says in other parts than text and calls (an image, for instance).
+            || self.extra.get("audio").and_then(Value::as_object).is_some_and(|audio| !audio.is_empty())
+            || self.extra.get("google").is_some_and(|own| own.get("parts").is_some())
     }
 }
 

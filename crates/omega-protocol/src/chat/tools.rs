@@ -97,7 +97,7 @@ impl<'de> Deserialize<'de> for ToolCall {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let LooseToolCall { id, kind, function, mut extra } = LooseToolCall::deserialize(deserializer)?;
         // Streams number their calls and some servers leave the number in whole answers.
-        extra.remove("index");
+        extra.shift_remove("index");
         Ok(Self { id, kind: kind.unwrap_or_else(|| "function".to_owned()), function, extra })
     }
 }
@@ -154,7 +154,7 @@ private_debug! { FunctionCall {
 } as this }
 
 /// Whether the model must, may or must not call something.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ToolChoice {
     /// It must not.
@@ -167,6 +167,18 @@ pub enum ToolChoice {
     Function(String),
     /// `allowed_tools`, `custom` and whatever comes, whole.
     Other(Value),
+}
+
+impl std::fmt::Debug for ToolChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("None"),
+            Self::Auto => f.write_str("Auto"),
+            Self::Required => f.write_str("Required"),
+            Self::Function(name) => f.debug_tuple("Function").field(name).finish(),
+            Self::Other(_) => f.write_str("Other"),
+        }
+    }
 }
 
 impl Serialize for ToolChoice {
@@ -210,7 +222,7 @@ impl<'de> Deserialize<'de> for ToolChoice {
 }
 
 /// The form of the answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub enum ResponseFormat {
     /// Free text.
@@ -260,6 +272,17 @@ impl ResponseFormat {
     }
 }
 
+impl std::fmt::Debug for ResponseFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text => f.write_str("Text"),
+            Self::JsonObject => f.write_str("JsonObject"),
+            Self::JsonSchema(format) => f.debug_tuple("JsonSchema").field(format).finish(),
+            Self::Other(_) => f.write_str("Other"),
+        }
+    }
+}
+
 impl Serialize for ResponseFormat {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = match self {
@@ -287,7 +310,8 @@ impl<'de> Deserialize<'de> for ResponseFormat {
         Ok(match (kind, fields) {
             ("text", 1) => Self::Text,
             ("json_object", 1) => Self::JsonObject,
-            ("json_schema", 2) => {
+            // Anthropic's own form has the schema beside the type, without this object: it is kept whole.
+            ("json_schema", 2) if value.get("json_schema").is_some() => {
                 let schema = value["json_schema"].take();
                 Self::JsonSchema(serde_json::from_value(schema).map_err(D::Error::custom)?)
             }

@@ -5,12 +5,11 @@
 //! through `errors`. Thought signatures travel in `extra_content`, as Google's own OpenAI-compatible API has them, so
 //! that the next request can return them unchanged, as the provider demands.
 //!
-//! Embeddings are not offered: their wire format is not among the sources this file is written from.
-//!
 //! Source: ai.google.dev, `google-genai` 3.4.0 and `@google/genai` 3.1.0, read 2026-11-23.
 
 mod conversation;
 mod decode;
+mod embeddings;
 mod encode;
 mod errors;
 mod stream;
@@ -21,7 +20,9 @@ use jiff::Timestamp;
 use omega_policy::QuotaHint;
 
 use super::{ChatDecoder, Dialect, Provider, Streaming};
-use crate::{ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError};
+use crate::{
+    ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint, ProviderError,
+};
 
 /// Google's protocol.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Provider for Google {
         request: &ChatRequest,
         streaming: Streaming,
     ) -> Result<Request<Bytes>, EncodeError> {
-        let path = encode::path(endpoint.google_version(), &request.model, streaming)?;
+        let path = encode::path(endpoint.google_version(), &request.model, encode::method(streaming))?;
         endpoint.post(&path, encode::body(request)?)
     }
 
@@ -48,6 +49,19 @@ impl Provider for Google {
 
     fn chat_decoder(&self) -> Box<dyn ChatDecoder> {
         Box::new(stream::Decoder::default())
+    }
+
+    fn encode_embeddings(
+        &self,
+        endpoint: &Endpoint,
+        request: &EmbeddingsRequest,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        let path = encode::path(endpoint.google_version(), &request.model, "batchEmbedContents")?;
+        endpoint.post(&path, embeddings::body(request)?)
+    }
+
+    fn decode_embeddings(&self, body: &[u8]) -> Result<EmbeddingsResponse, ProviderError> {
+        embeddings::answer(body)
     }
 
     fn classify(

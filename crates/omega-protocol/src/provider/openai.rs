@@ -66,8 +66,18 @@ impl Provider for OpenAi {
     }
 
     fn decode_embeddings(&self, body: &[u8]) -> Result<EmbeddingsResponse, ProviderError> {
-        serde_json::from_slice(body)
-            .map_err(|parse| error::in_body(Vendor::OpenAi, body, "a list of embeddings", &parse))
+        let mut response: EmbeddingsResponse = serde_json::from_slice(body)
+            .map_err(|parse| error::in_body(Vendor::OpenAi, body, "a list of embeddings", &parse))?;
+        if let Some(error) = error::hidden_in(Vendor::OpenAi, &response.extra, response.data.is_empty()) {
+            return Err(error);
+        }
+        if response.data.is_empty() {
+            return Err(ProviderError::malformed("the answer has no embeddings"));
+        }
+        if let Some(usage) = &mut response.usage {
+            normalise(Vendor::OpenAi, usage);
+        }
+        Ok(response)
     }
 
     fn encode_responses(
@@ -121,6 +131,12 @@ pub(super) fn decode_chat(vendor: Vendor, body: &[u8]) -> Result<ChatResponse, P
     }
     if let Some(usage) = &mut response.usage {
         normalise(vendor, usage);
+    }
+    if response.choices.iter().any(|choice| choice.finish_reason.is_none()) {
+        // The body is whole, the answer need not be: a proxy that put a cut stream together leaves this out.
+        let mut error = ProviderError::malformed("a choice has no `finish_reason`: it is not finished");
+        error.failure.seen = response.usage.as_ref().map(Into::into);
+        return Err(error);
     }
     Ok(response)
 }

@@ -119,7 +119,7 @@ impl Serialize for Fields<'_> {
 }
 
 /// The media type and the base64 of a `data:` URL. `None` for another URL, and for data that are not base64.
-pub(super) fn data_url(url: &str) -> Option<(&str, &str)> {
+pub(crate) fn data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = strip_prefix_ignore_case(url, "data:")?.split_once(',')?;
     let mut parameters = head.split(';');
     let media_type = parameters.next().unwrap_or_default().trim();
@@ -159,6 +159,22 @@ pub(super) fn arguments(
         let field = format!("messages[{message}].tool_calls[{index}].function.arguments");
         EncodeError::field(dialect, field, "they must be a JSON object; repair or remove the call")
     })
+}
+
+/// JSON as it was written but for the white space between its tokens: order and digits stay, an answer's indentation
+/// does not travel on inside a call's arguments.
+pub(super) fn compact(json: &RawValue) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_kept = |letter: &char| {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+        in_string || !letter.is_ascii_whitespace()
+    };
+    json.get().chars().filter(is_kept).collect()
 }
 
 /// The plain texts of a message, or the index of the first part that is none.
@@ -261,6 +277,21 @@ mod tests {
         assert_eq!(data_url("https://example.com/a.png"), None);
         assert_eq!(data_url("data:"), None);
         assert_eq!(data_url("dätä"), None);
+    }
+
+    #[test]
+    fn white_space_goes_between_tokens_and_stays_in_texts() {
+        for (written, compacted) in [
+            (
+                "{\n  \"b\" : [ 1.0,\t2e5 ] ,\r\n \"a b\":\" x \\\" y \\\\\" }",
+                r#"{"b":[1.0,2e5],"a b":" x \" y \\"}"#,
+            ),
+            ("{ }", "{}"),
+            ("null", "null"),
+        ] {
+            let raw: &RawValue = serde_json::from_str(written).expect("it is JSON");
+            assert_eq!(compact(raw), compacted);
+        }
     }
 
     #[test]

@@ -16,6 +16,8 @@ const JSON_OBJECT_INSTRUCTION: &str =
 /// Fields of a part that this file writes itself or that are another vendor's.
 const NOT_IN_BLOCKS: &[&str] = &[
     "extra_content",
+    "image_url",
+    "input_audio",
     "mediaResolution",
     "media_resolution",
     "source",

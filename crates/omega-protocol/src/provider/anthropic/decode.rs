@@ -4,10 +4,13 @@
 //! thinking kept beside it. Any other sequence (interleaved thinking, server tools, citations) is kept whole, because
 //! the provider checks what it signed and a rebuilt turn would not be the one it wrote.
 
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::errors;
 use crate::open::{Count, read_object};
+use crate::provider::translate::compact;
 use crate::{
     ChatResponse, Choice, CompletionTokensDetails, Content, Extra, FinishReason, Message,
     PromptTokensDetails, ProviderError, Role, ToolCall, Usage,
@@ -24,7 +27,7 @@ struct Answer {
     id: String,
     kind: String,
     model: String,
-    content: Option<Vec<Value>>,
+    content: Option<Vec<Box<RawValue>>>,
     stop_reason: Option<String>,
     stop_sequence: Option<Value>,
     stop_details: Option<Value>,
@@ -125,20 +128,22 @@ impl RawUsage {
 
 /// The chat response in the body of a 2xx.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, ProviderError> {
-    let malformed = |what: String| Err(ProviderError::malformed(what));
     let answer: Answer = match serde_json::from_slice(body) {
         Ok(answer) => answer,
-        Err(error) => return malformed(format!("the answer is not a Messages answer: {error}")),
+        Err(error) => return Err(crate::classify::not_the_form("a Messages answer", body, &error)),
     };
-    if answer.kind == "error" || answer.extra.contains_key("error") {
+    if answer.kind == "error" || answer.extra.get("error").is_some_and(|error| !error.is_null()) {
         return Err(errors::in_a_2xx(body));
     }
-    let Some(blocks) = answer.content else { return malformed("the answer has no `content`".to_owned()) };
+    let Some(blocks) = answer.content else {
+        return Err(ProviderError::malformed("the answer has no `content`"));
+    };
     let Some(stop_reason) = answer.stop_reason else {
-        return malformed("the answer has no `stop_reason`: it is not finished".to_owned());
+        return Err(ProviderError::malformed("the answer has no `stop_reason`: it is not finished"));
     };
     let stop = Stop { reason: stop_reason, sequence: answer.stop_sequence, details: answer.stop_details };
-    let mut message = message(blocks);
+    let mut message = message(&blocks)
+        .map_err(|error| crate::classify::not_the_form("a list of content blocks", body, &error))?;
     message.refusal = stop.refusal();
     Ok(ChatResponse {
         id: answer.id,
@@ -194,10 +199,19 @@ impl Stop {
     }
 }
 
+/// The input of a call as the model wrote it: the order of its fields, and numbers no machine type holds.
+#[derive(Deserialize)]
+struct CallInput<'b> {
+    #[serde(borrow)]
+    input: Option<&'b RawValue>,
+}
+
 /// The assistant's turn in OpenAI's shape.
-fn message(blocks: Vec<Value>) -> Message {
+fn message(raw: &[Box<RawValue>]) -> Result<Message, serde_json::Error> {
+    let blocks: Vec<Value> =
+        raw.iter().map(|block| serde_json::from_str(block.get())).collect::<Result<_, _>>()?;
     let mut message = Message { extra: kept(&blocks), ..Message::new(Role::Assistant, Content::None) };
-    for mut block in blocks {
+    for (mut block, raw) in blocks.into_iter().zip(raw) {
         let kind = text_of(&block, "type").to_owned();
         match kind.as_str() {
             "text" => {
@@ -212,7 +226,8 @@ fn message(blocks: Vec<Value>) -> Message {
                 message.reasoning_content.get_or_insert_default().push_str(&more);
             }
             "tool_use" => {
-                let arguments = block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string);
+                let CallInput { input } = serde_json::from_str(raw.get())?;
+                let arguments = input.map_or_else(|| "{}".to_owned(), compact);
                 message.tool_calls.push(ToolCall::function(
                     text_of(&block, "id"),
                     text_of(&block, "name"),
@@ -222,7 +237,7 @@ fn message(blocks: Vec<Value>) -> Message {
             _ => {}
         }
     }
-    message
+    Ok(message)
 }
 
 fn text_of<'v>(block: &'v Value, key: &str) -> &'v str {

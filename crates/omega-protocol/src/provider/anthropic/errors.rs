@@ -69,6 +69,12 @@ pub(super) fn in_a_2xx(data: &[u8]) -> ProviderError {
     read(None, data)
 }
 
+/// Whether a body is an error, in Anthropic's form or a form like it.
+pub(super) fn is_error(body: &[u8]) -> bool {
+    let value: Value = serde_json::from_slice(body).unwrap_or_default();
+    value["type"] == "error" || value.get("error").is_some_and(|error| error.is_object() || error.is_string())
+}
+
 fn read(status: Option<u16>, body: &[u8]) -> ProviderError {
     let value: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
     let text = |pointer: &str| {
@@ -142,12 +148,16 @@ fn kind(status: u16, error_type: &str, code: &str, message: &str) -> FailureKind
     }
 }
 
-/// Which bucket a throttled call found empty, and when it is full again.
+/// Which bucket a throttled call found empty, and when it is full again; of several, the one that takes longest,
+/// and the sum only where no particular one is empty.
 fn exhausted(headers: &HeaderMap, now: Timestamp) -> Option<(Dimension, Option<Duration>)> {
-    DIMENSIONS.iter().find_map(|(name, dimension)| {
+    let empty = |(name, dimension): &(&str, Dimension)| {
         let quota = quota(headers, name, now)?;
         (quota.remaining == Some(0)).then_some((*dimension, quota.reset))
-    })
+    };
+    let (sum, particular) = DIMENSIONS.split_last()?;
+    // Of equals `max_by_key` takes the last.
+    particular.iter().rev().filter_map(empty).max_by_key(|(_, reset)| *reset).or_else(|| empty(sum))
 }
 
 /// When money is there again: the tier's cap on the first of the next month, a limit of one's own on the date the

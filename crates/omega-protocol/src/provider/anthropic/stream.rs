@@ -42,8 +42,7 @@ impl ChatDecoder for Decoder {
         let answer = &mut self.answer;
         let result = self.sse.push(bytes, |item| match item {
             Item::Event { name, data } => answer.take(name, data, out),
-            // The standard skips it, and so do Anthropic's SDKs.
-            Item::Stray(_) => Ok(()),
+            Item::Stray(line) => answer.stray(line),
         });
         result.map_err(|error| self.fail(error))
     }
@@ -56,7 +55,7 @@ impl ChatDecoder for Decoder {
         // The last event may lack its blank line; that its JSON is whole is proof enough.
         let result = self.sse.finish(|item| match item {
             Item::Event { name, data } => answer.take(name, data, out),
-            Item::Stray(_) => Ok(()),
+            Item::Stray(line) => answer.stray(line),
         });
         match result {
             Ok(()) if self.answer.is_done => Ok(()),
@@ -102,8 +101,10 @@ struct Block {
     fields: Extra,
     /// More of `text` or `thinking`.
     text: String,
-    /// `input` as JSON text, in pieces.
+    /// `input` as JSON text, in pieces; what of it is kept.
     input: String,
+    /// Pieces of `input` came, kept or not.
+    has_input: bool,
     /// Its number among the calls of this answer.
     call: Option<u32>,
     is_open: bool,
@@ -189,6 +190,19 @@ impl Answer {
         Ok(())
     }
 
+    /// A line that is no field: the standard skips it, and so do Anthropic's SDKs. What something on the way wrote in its
+    /// own form instead of an event (an error in JSON, a page) is none to skip.
+    fn stray(&self, line: &[u8]) -> Result<(), ProviderError> {
+        match line.trim_ascii().first() {
+            _ if self.is_done => Ok(()),
+            Some(b'{') if errors::is_error(line) => Err(errors::in_a_2xx(line)),
+            Some(b'{' | b'[' | b'<') => {
+                Err(ProviderError::stream_broken("the stream carries text that is no event"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the event is one of the known ones; if so, it has been taken.
     fn take_known(
         &mut self,
@@ -197,8 +211,12 @@ impl Answer {
         out: &mut Vec<ChatChunk>,
     ) -> Result<bool, ProviderError> {
         match kind {
-            b"content_block_delta" => self.change_block(read("content_block_delta", data)?, out)?,
-            b"content_block_start" => self.start_block(read("content_block_start", data)?, out)?,
+            b"content_block_delta" => {
+                self.change_block(read("content_block_delta", data)?, data.len(), out)?;
+            }
+            b"content_block_start" => {
+                self.start_block(read("content_block_start", data)?, data.len(), out)?;
+            }
             b"content_block_stop" => {
                 let BlockStop { index } = read("content_block_stop", data)?;
                 let at = self.find(index)?;
@@ -234,7 +252,13 @@ impl Answer {
         }
     }
 
-    fn start_block(&mut self, event: BlockStart, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+    /// - `size`: of the event, in bytes: results of a server's own tools come whole in it.
+    fn start_block(
+        &mut self,
+        event: BlockStart,
+        size: usize,
+        out: &mut Vec<ChatChunk>,
+    ) -> Result<(), ProviderError> {
         let BlockStart { index, content_block: mut fields } = event;
         if !self.is_started {
             return Err(ProviderError::stream_broken("the stream began without `message_start`"));
@@ -246,7 +270,8 @@ impl Answer {
         }
         let kind = word(&fields, "type").to_owned();
         let begun = match kind.as_str() {
-            "text" | "thinking" => fields.remove(&kind),
+            // Taken out of its place, which it gets back at the end.
+            "text" | "thinking" => fields.get_mut(&kind).map(Value::take),
             _ => None,
         };
         let call = (kind == "tool_use").then_some(self.calls);
@@ -276,12 +301,23 @@ impl Answer {
                 Delta { content: more, ..Delta::default() }
             }));
         }
-        self.kept_bytes += text.len();
-        self.blocks.push(Block { index, fields, text, input: String::new(), call, is_open: true });
+        self.kept_bytes += size;
+        if self.kept_bytes > MAX_KEPT_BYTES {
+            // A call may come whole in its beginning; its input is part of the answer and not only of the echo.
+            fields.retain(|key, _| call.is_some() && key == "input");
+        }
+        let input = String::new();
+        self.blocks.push(Block { index, fields, text, input, has_input: false, call, is_open: true });
         Ok(())
     }
 
-    fn change_block(&mut self, event: BlockDelta<'_>, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+    /// - `size`: of the event, in bytes.
+    fn change_block(
+        &mut self,
+        event: BlockDelta<'_>,
+        size: usize,
+        out: &mut Vec<ChatChunk>,
+    ) -> Result<(), ProviderError> {
         let at = self.find(event.index)?;
         let BlockChange { text, partial_json, thinking, signature, citation } = event.delta;
         let keep = self.kept_bytes <= MAX_KEPT_BYTES;
@@ -301,6 +337,7 @@ impl Answer {
             delta.reasoning_content = Some(more.into_owned());
         } else if let Some(more) = partial_json.filter(|more| !more.is_empty()) {
             self.kept_bytes += more.len();
+            block.has_input = true;
             if keep {
                 block.input.push_str(&more);
             }
@@ -308,12 +345,11 @@ impl Answer {
             let Some(index) = block.call else { return Ok(()) };
             delta.tool_calls = vec![more_arguments(index, more.into_owned())];
         } else {
-            if let Some(signature) = signature {
-                self.kept_bytes += signature.len();
+            self.kept_bytes += size;
+            if let Some(signature) = signature.filter(|_| keep) {
                 block.fields.insert("signature".to_owned(), signature.into());
             }
             if let Some(citation) = citation.filter(|_| keep) {
-                self.kept_bytes += 64; // at least; the event itself is bounded
                 match block.fields.get_mut("citations") {
                     Some(Value::Array(list)) => list.push(citation),
                     _ => drop(block.fields.insert("citations".to_owned(), vec![citation].into())),
@@ -328,17 +364,20 @@ impl Answer {
     /// Ends a block. A call whose input never came in pieces has the input it began with, mostly `{}`.
     fn close_block(&mut self, at: usize, out: &mut Vec<ChatChunk>) {
         let block = &mut self.blocks[at];
-        if !std::mem::replace(&mut block.is_open, false) || !block.input.is_empty() {
+        if !std::mem::replace(&mut block.is_open, false) || block.has_input {
             return;
         }
         let Some(index) = block.call else { return };
-        block.input =
+        let input =
             block.fields.get("input").filter(|input| input.is_object()).map_or("{}".into(), Value::to_string);
-        let call = more_arguments(index, block.input.clone());
+        let call = more_arguments(index, input);
         out.push(self.chunk(Delta { tool_calls: vec![call], ..Delta::default() }));
     }
 
     fn stop(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+        if !self.is_started {
+            return Err(ProviderError::stream_broken("the stream ended without `message_start`"));
+        }
         let Some(stop) = self.stop.take() else {
             return Err(ProviderError::stream_broken(
                 "`message_stop` came without a `stop_reason` before it",
@@ -408,6 +447,8 @@ impl Block {
             fields.insert(kind, self.text.into());
         } else if !self.input.is_empty() {
             fields.insert("input".to_owned(), serde_json::from_str(&self.input).ok()?);
+        } else if self.call.is_some() && !fields.get("input").is_some_and(Value::is_object) {
+            fields.insert("input".to_owned(), Extra::new().into());
         }
         Some(Value::Object(fields))
     }

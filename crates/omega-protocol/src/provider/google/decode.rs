@@ -7,10 +7,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use omega_policy::FailureKind;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::errors;
-use crate::open::{Count, read_object};
+use crate::open::{AtMost, Count, read_object};
+use crate::provider::translate::compact;
 use crate::{
     ChatResponse, Choice, CompletionTokensDetails, Content, Extra, FinishReason, Message,
     PromptTokensDetails, ProviderError, Role, ToolCall, Usage,
@@ -21,6 +23,12 @@ const EXTRA_CONTENT: &str = "extra_content";
 
 /// Where parts are kept that OpenAI's shape cannot carry.
 const OWN: &str = "google";
+
+/// The most candidates taken. `candidateCount` is a handful; what counts on and on only fills memory.
+pub(super) const MAX_CANDIDATES: usize = 128;
+
+/// The most parts taken at once. Whole answers have some hundreds at most.
+const MAX_PARTS: usize = 10_000;
 
 /// An answer, or a piece of one.
 pub(super) struct Answer {
@@ -34,7 +42,7 @@ pub(super) struct Answer {
 }
 
 read_object! { Answer {
-    "candidates" => candidates optional,
+    "candidates" => candidates optional via AtMost<_, MAX_CANDIDATES>,
     "promptFeedback" => prompt_feedback optional,
     "usageMetadata" => usage optional,
     "modelVersion" => model optional,
@@ -67,7 +75,7 @@ pub(super) struct CandidateContent {
 }
 
 read_object! { CandidateContent {
-    "parts" => parts optional,
+    "parts" => parts optional via AtMost<_, MAX_PARTS>,
 } }
 
 struct Part {
@@ -89,7 +97,8 @@ read_object! { Part {
 struct Call {
     id: String,
     name: String,
-    args: Option<Value>,
+    /// As the model wrote them: the order of the fields, and numbers no machine type holds.
+    args: Option<Box<RawValue>>,
     extra: Extra,
 }
 
@@ -158,9 +167,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, ProviderError> {
         Ok(answer) => answer,
         // An error may be wrapped in a list of one.
         Err(_) if errors::is_error(body) => return Err(errors::in_a_2xx(body)),
-        Err(error) => {
-            return Err(ProviderError::malformed(format!("the answer is not a Gemini answer: {error}")));
-        }
+        Err(error) => return Err(crate::classify::not_the_form("a Gemini answer", body, &error)),
     };
     if answer.error.is_some() {
         return Err(errors::in_a_2xx(body));
@@ -335,7 +342,7 @@ impl Pieces {
     fn add(&mut self, part: Part, calls: &mut CallIds) {
         let Part { text, thought, signature, call, mut extra } = part;
         if let Some(call) = call {
-            let arguments = call.args.as_ref().map_or_else(|| "{}".to_owned(), Value::to_string);
+            let arguments = call.args.as_deref().map_or_else(|| "{}".to_owned(), compact);
             let id = calls.id_of(&call, &arguments);
             let mut known = ToolCall::function(id, call.name, arguments);
             known.extra = call.extra;

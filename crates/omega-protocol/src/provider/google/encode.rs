@@ -96,7 +96,21 @@ struct Declaration<'a> {
 }
 
 /// The path of a request. The model's name is a segment of it, so nothing may be in it that ends a segment.
-pub(super) fn path(version: GoogleVersion, model: &str, streaming: Streaming) -> Result<String, EncodeError> {
+pub(super) fn path(version: GoogleVersion, model: &str, method: &str) -> Result<String, EncodeError> {
+    let (collection, name) = resource(model)?;
+    Ok(format!("/{}/{collection}/{name}:{method}", version.as_str()))
+}
+
+/// The method that asks for an answer.
+pub(super) fn method(streaming: Streaming) -> &'static str {
+    match streaming {
+        Streaming::Whole => "generateContent",
+        Streaming::Stream => "streamGenerateContent?alt=sse",
+    }
+}
+
+/// The collection of a model and its name in it.
+pub(super) fn resource(model: &str) -> Result<(&'static str, &str), EncodeError> {
     let name = translate::strip_prefix_ignore_case(model, "models/").unwrap_or(model);
     let (collection, name) = match name.strip_prefix("tunedModels/") {
         Some(name) => ("tunedModels", name),
@@ -106,11 +120,7 @@ pub(super) fn path(version: GoogleVersion, model: &str, streaming: Streaming) ->
     if name.is_empty() || !name.bytes().all(is_plain) || name.bytes().all(|byte| byte == b'.') {
         return Err(field("model", "a model's name is letters, digits, `-`, `_` and `.`"));
     }
-    let method = match streaming {
-        Streaming::Whole => "generateContent",
-        Streaming::Stream => "streamGenerateContent?alt=sse",
-    };
-    Ok(format!("/{}/{collection}/{name}:{method}", version.as_str()))
+    Ok((collection, name))
 }
 
 /// The body of a request.
@@ -353,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_model_name_cannot_leave_its_place_in_the_path() {
-        let path = |model| path(GoogleVersion::V1, model, Streaming::Whole);
+        let path = |model| path(GoogleVersion::V1, model, method(Streaming::Whole));
         assert_eq!(path("gemini-2.5-pro").as_deref(), Ok("/v1/models/gemini-2.5-pro:generateContent"));
         assert_eq!(path("models/gemini-2.5-pro").as_deref(), Ok("/v1/models/gemini-2.5-pro:generateContent"));
         assert_eq!(path("tunedModels/mine-1").as_deref(), Ok("/v1/tunedModels/mine-1:generateContent"));

@@ -6,7 +6,9 @@
 //!
 //! Source: ai.google.dev, `google-genai` 3.4.0, and streams recorded by third parties, read 2026-11-23.
 
-use super::decode::{self, Answer, CallIds, Candidate, End, Pieces, RawUsage};
+use serde_json::Value;
+
+use super::decode::{self, Answer, CallIds, Candidate, End, MAX_CANDIDATES, Pieces, RawUsage};
 use super::errors;
 use crate::provider::ChatDecoder;
 use crate::sse::{Item, SseParser};
@@ -17,8 +19,9 @@ use crate::{
 /// The longest error taken outside an event. Real ones have 0.1 to 3 KB.
 const MAX_BARE_BYTES: usize = 1024 * 1024;
 
-/// The most candidates taken. `candidateCount` is a handful; what counts on and on only fills memory.
-const MAX_CANDIDATES: usize = 1_000;
+/// The most kept of fields this crate has no name for, which are held back until the end. Citations and safety ratings of
+/// a long answer have some 0.1 MB.
+const MAX_KEPT_BYTES: u64 = 4 * 1024 * 1024;
 
 /// The decoder of one stream.
 #[derive(Default)]
@@ -79,8 +82,29 @@ struct Progress {
     usage: Option<RawUsage>,
     candidates: Vec<Begun>,
     calls: Option<CallIds>,
-    extra: Extra,
+    extra: Kept,
     bare: BareJson,
+}
+
+/// Fields held back, the latest of each name. What would not fit is dropped: it is beside the answer.
+#[derive(Default)]
+struct Kept {
+    fields: Extra,
+    bytes: u64,
+}
+
+impl Kept {
+    fn extend(&mut self, later: Extra) {
+        let size = |key: &str, value: &Value| key.len() as u64 + crate::tokens::json_length(value);
+        for (key, value) in later {
+            let new = size(&key, &value);
+            let old = self.fields.get(&key).map_or(0, |old| size(&key, old));
+            if self.bytes - old + new <= MAX_KEPT_BYTES {
+                self.bytes = self.bytes - old + new;
+                self.fields.insert(key, value);
+            }
+        }
+    }
 }
 
 /// A candidate that has begun.
@@ -91,7 +115,7 @@ struct Begun {
     finish_reason: Option<String>,
     /// Of the text; the last one counts.
     signature: Option<String>,
-    extra: Extra,
+    extra: Kept,
 }
 
 impl Progress {
@@ -101,6 +125,9 @@ impl Progress {
                 Err(ProviderError::stream_broken("JSON outside an event was cut off by an event"))
             }
             Item::Event { data, .. } => self.event(data, out),
+            Item::Stray(line) if !self.bare.is_open() && line.trim_ascii_start().starts_with(b"<") => {
+                Err(ProviderError::stream_broken("the stream carries an HTML page"))
+            }
             Item::Stray(line) => match self.bare.add(line)? {
                 None => Ok(()),
                 Some(whole) if errors::is_error(&whole) => Err(errors::in_a_2xx(&whole)),
@@ -200,7 +227,7 @@ impl Progress {
             return Err(error);
         }
         for (begun, end) in candidates.into_iter().zip(ends) {
-            let Begun { index, finish_reason, signature, mut extra, .. } = begun;
+            let Begun { index, finish_reason, signature, extra: Kept { fields: mut extra, .. }, .. } = begun;
             extra.extend(finish_reason.map(|reason| ("finishReason".to_owned(), reason.into())));
             let delta = Delta {
                 extra: signature.map(|signature| decode::signed_field(&signature)).into_iter().collect(),
@@ -213,7 +240,7 @@ impl Progress {
         last.choices.clear();
         last.usage = self.usage.as_ref().map(RawUsage::normalised);
         last.service_tier = self.usage.as_ref().and_then(RawUsage::service_tier);
-        last.extra = std::mem::take(&mut self.extra);
+        last.extra = std::mem::take(&mut self.extra.fields);
         if last.usage.is_some() || !last.extra.is_empty() {
             out.push(last);
         }

@@ -146,7 +146,7 @@ impl Serialize for WireChat<'_> {
             {
                 let mut tools = request.tools.clone();
                 tools.iter_mut().for_each(|tool| {
-                    tool.extra.remove(CACHE_CONTROL);
+                    tool.extra.shift_remove(CACHE_CONTROL);
                 });
                 map.serialize_entry("tools", &tools)?;
             } else {
@@ -333,7 +333,7 @@ impl Serialize for WireParts<'_> {
             match part.extra() {
                 Some(extra) if extra.contains_key(CACHE_CONTROL) => {
                     let mut part = part.clone();
-                    part.extra_mut().map(|extra| extra.remove(CACHE_CONTROL));
+                    part.extra_mut().map(|extra| extra.shift_remove(CACHE_CONTROL));
                     list.serialize_element(&part)?;
                 }
                 _ => list.serialize_element(part)?,

@@ -6,7 +6,7 @@ use omega_policy::{Dimension, FailureKind};
 use serde_json::Value;
 
 use crate::classify::{
-    CONTEXT_LENGTH, OVERLOADED, apply_headers, bounded, by_status, message_of_unreadable, says,
+    CONTEXT_LENGTH, OVERLOADED, apply_headers, bounded, by_status, message_of_unreadable, not_the_form, says,
 };
 use crate::hints::{self, find_ignore_case};
 use crate::{Extra, ProviderError};
@@ -81,15 +81,7 @@ pub(super) fn in_body(vendor: Vendor, body: &[u8], wanted: &str, parse: &serde_j
     {
         return error;
     }
-    if body.trim_ascii_start().starts_with(b"<") {
-        return ProviderError::malformed(message_of_unreadable(200, body));
-    }
-    // The parser's own words would quote the answer.
-    ProviderError::malformed(format!(
-        "the body is not {wanted} (line {} column {})",
-        parse.line(),
-        parse.column()
-    ))
+    not_the_form(wanted, body, parse)
 }
 
 /// The error that stands among the unknown fields of something that parsed as an answer.
@@ -105,18 +97,24 @@ pub(super) fn hidden_in(vendor: Vendor, extra: &Extra, empty: bool) -> Option<Pr
     if !named && !bare {
         return None;
     }
-    let fields = ErrorFields::of_object(extra)?;
-    let status = fields.status(vendor);
-    Some(fields.into_error(vendor, status))
+    // An `error` of a form nobody knows (`true`, a list) is still one.
+    Some(of_fields(vendor, extra))
 }
 
 /// The error of an object that is known to be one (`response.error`, an `error` event).
 pub(super) fn of_fields(vendor: Vendor, error: &Extra) -> ProviderError {
-    let fields = ErrorFields::of_object(error).unwrap_or_else(|| ErrorFields::flat(error));
+    without_headers(vendor, ErrorFields::of_object(error).unwrap_or_else(|| ErrorFields::flat(error)))
+}
+
+/// An error inside a 2xx has no headers and no status of its own: the message is the only hint of how long to wait.
+fn without_headers(vendor: Vendor, fields: ErrorFields) -> ProviderError {
     let status = fields.status(vendor);
     let mut error = fields.into_error(vendor, status);
     if error.failure.kind == FailureKind::Throttled {
         error.failure.retry_after = hints::in_text(&error.message);
+    }
+    if error.message.is_empty() {
+        "the provider ended the answer with an error and no words".clone_into(&mut error.message);
     }
     error
 }
@@ -330,11 +328,19 @@ pub(super) fn in_event(
 pub(super) fn in_stray_line(vendor: Vendor, line: &[u8]) -> ProviderError {
     let fields = serde_json::from_slice::<Value>(line).ok().and_then(|line| ErrorFields::of(&line));
     match fields {
-        Some(fields) => {
-            let status = fields.status(vendor);
-            fields.into_error(vendor, status)
-        }
+        Some(fields) => without_headers(vendor, fields),
         None => ProviderError::stream_broken("the stream carries text that is no event"),
+    }
+}
+
+/// The error of an event that is named `error`, whatever its data.
+pub(super) fn in_error_event(vendor: Vendor, data: &[u8]) -> ProviderError {
+    match serde_json::from_slice(data) {
+        Ok(Value::Object(data)) => of_fields(vendor, &data),
+        Ok(Value::String(message)) => {
+            without_headers(vendor, ErrorFields { message: bounded(&message), ..ErrorFields::default() })
+        }
+        _ => ProviderError::stream_broken("the stream carries an error that is not JSON"),
     }
 }
 

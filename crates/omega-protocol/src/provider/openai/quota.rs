@@ -20,13 +20,16 @@ pub(crate) fn quota_hint(headers: &HeaderMap) -> Option<QuotaHint> {
     (requests.is_some() || tokens.is_some()).then_some(QuotaHint { requests, tokens, ..QuotaHint::default() })
 }
 
-/// The bucket that is empty and when it is full again.
+/// The bucket that is empty and when it is full again; of two, the one that takes longer: both must have room.
 pub(super) fn exhausted(headers: &HeaderMap) -> Option<(Dimension, Option<Duration>)> {
     let hint = quota_hint(headers)?;
     let empty = |quota: Option<HintedQuota>, dimension| {
         quota.filter(|quota| quota.remaining == Some(0)).map(|quota| (dimension, quota.reset))
     };
-    empty(hint.tokens, Dimension::Tokens).or_else(|| empty(hint.requests, Dimension::Requests))
+    [empty(hint.requests, Dimension::Requests), empty(hint.tokens, Dimension::Tokens)]
+        .into_iter()
+        .flatten()
+        .max_by_key(|(_, reset)| *reset)
 }
 
 /// Tokens of the organisation or of the project, whichever leaves less: both bind.

@@ -1,5 +1,6 @@
 //! Responses API: whole answers and named events.
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Vendor, error};
@@ -11,9 +12,16 @@ use crate::{Extra, ProviderError, ResponseEvent, ResponsesResponse, ResponsesUsa
 pub(crate) fn decode_responses(vendor: Vendor, body: &[u8]) -> Result<ResponsesResponse, ProviderError> {
     let mut response: ResponsesResponse =
         serde_json::from_slice(body).map_err(|parse| error::in_body(vendor, body, "a response", &parse))?;
+    if let Some(usage) = &mut response.usage {
+        normalise(vendor, usage);
+    }
+    let seen = |mut error: ProviderError| {
+        error.failure.seen = response.usage.as_ref().map(Into::into);
+        Err(error)
+    };
     match response.status.as_str() {
-        "failed" => return Err(error::of_response(vendor, response.error.as_ref())),
-        "cancelled" => return Err(cancelled()),
+        "failed" => return seen(error::of_response(vendor, response.error.as_ref())),
+        "cancelled" => return seen(cancelled()),
         "" => {
             let error = response.error.as_ref().filter(|error| !error.is_null());
             return Err(match (error, error::hidden_in(vendor, &response.extra, true)) {
@@ -23,9 +31,6 @@ pub(crate) fn decode_responses(vendor: Vendor, body: &[u8]) -> Result<ResponsesR
             });
         }
         _ => {}
-    }
-    if let Some(usage) = &mut response.usage {
-        normalise(vendor, usage);
     }
     Ok(response)
 }
@@ -39,6 +44,14 @@ fn normalise(vendor: Vendor, usage: &mut ResponsesUsage) {
     if usage.total_tokens == 0 {
         usage.total_tokens = usage.input_tokens.saturating_add(usage.output_tokens);
     }
+}
+
+/// A failure with what its event says was used: the provider charges for it.
+fn seen(mut error: ProviderError, event: &Value) -> ProviderError {
+    let usage = event.pointer("/response/usage").filter(|usage| usage.is_object());
+    error.failure.seen =
+        usage.and_then(|usage| ResponsesUsage::deserialize(usage).ok()).map(|usage| (&usage).into());
+    error
 }
 
 fn cancelled() -> ProviderError {
@@ -127,9 +140,13 @@ impl State {
         };
         match kind.as_str() {
             "response.failed" => {
-                return Err(error::of_response(self.vendor, data.pointer("/response/error")));
+                self.normalise_usage(&mut data);
+                return Err(seen(error::of_response(self.vendor, data.pointer("/response/error")), &data));
             }
-            "response.cancelled" => return Err(cancelled()),
+            "response.cancelled" => {
+                self.normalise_usage(&mut data);
+                return Err(seen(cancelled(), &data));
+            }
             "response.completed" | "response.incomplete" => {
                 self.done = true;
                 self.normalise_usage(&mut data);

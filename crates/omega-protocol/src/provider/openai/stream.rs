@@ -1,12 +1,12 @@
 //! Streamed chat answers: `data:` lines of JSON, then `[DONE]`.
 
+use std::collections::HashMap;
+
 use super::{Vendor, error, normalise};
+use crate::chat::MAX_CHOICES;
 use crate::provider::ChatDecoder;
 use crate::sse::{Item, SseParser};
 use crate::{ChatChunk, ProviderError};
-
-/// Choices one stream may have; OpenAI takes `n` up to 128. More come only from a server gone wrong.
-const MAX_CHOICES: usize = 1024;
 
 /// The decoder of one stream.
 pub(crate) struct ChatStream {
@@ -17,7 +17,7 @@ pub(crate) struct ChatStream {
 
 impl ChatStream {
     pub(crate) fn new(vendor: Vendor) -> Self {
-        let state = State { vendor, choices: Vec::new(), done: false };
+        let state = State { vendor, choices: HashMap::new(), done: false };
         Self { parser: SseParser::new(), state, failed: false }
     }
 
@@ -53,7 +53,7 @@ impl ChatDecoder for ChatStream {
 struct State {
     vendor: Vendor,
     /// Every choice seen, and whether its finish reason was.
-    choices: Vec<(u32, bool)>,
+    choices: HashMap<u32, bool>,
     done: bool,
 }
 
@@ -63,17 +63,20 @@ impl State {
             return Ok(());
         }
         match item {
-            Item::Event { data, .. } => self.event(data, out),
+            Item::Event { name, data } => self.event(name, data, out),
             Item::Stray(line) => self.stray(line),
         }
     }
 
-    fn event(&mut self, data: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
         // The official SDKs test for the beginning only.
         if data.trim_ascii_start().starts_with(b"[DONE]") {
             self.verdict()?;
             self.done = true;
             return Ok(());
+        }
+        if name == b"error" {
+            return Err(error::in_error_event(self.vendor, data));
         }
         let mut chunk: ChatChunk = serde_json::from_slice(data)
             .map_err(|parse| error::in_event(self.vendor, data, "a chat completion chunk", &parse))?;
@@ -95,15 +98,12 @@ impl State {
     }
 
     fn note(&mut self, index: u32, finished: bool) -> Result<(), ProviderError> {
-        match self.choices.iter().position(|(known, _)| *known == index) {
-            Some(at) => self.choices[at].1 |= finished,
-            None if self.choices.len() == MAX_CHOICES => {
-                return Err(ProviderError::stream_broken(
-                    "the stream has more choices than any request asks for",
-                ));
-            }
-            None => self.choices.push((index, finished)),
+        if self.choices.len() == MAX_CHOICES && !self.choices.contains_key(&index) {
+            return Err(ProviderError::stream_broken(
+                "the stream has more choices than any request asks for",
+            ));
         }
+        *self.choices.entry(index).or_default() |= finished;
         Ok(())
     }
 
@@ -118,7 +118,7 @@ impl State {
 
     /// Whether what came is a whole answer: a finish reason for every choice.
     fn verdict(&self) -> Result<(), ProviderError> {
-        match self.choices.iter().filter(|(_, finished)| !finished).count() {
+        match self.choices.values().filter(|finished| !**finished).count() {
             _ if self.choices.is_empty() => {
                 Err(ProviderError::stream_broken("the stream ended without an answer"))
             }

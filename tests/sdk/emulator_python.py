@@ -421,6 +421,14 @@ def google_tool_and_structured_output(sdk):
 
 
 @check
+def google_embeddings(sdk):
+    config = types.EmbedContentConfig(output_dimensionality=8)
+    answer = sdk.google.models.embed_content(model="gemini-embedding-001", contents=["a", "b"], config=config)
+    assert [len(item.values) for item in answer.embeddings] == [8, 8]
+    assert answer.embeddings[0].values != answer.embeddings[1].values
+
+
+@check
 def google_errors(sdk):
     expected = {
         "bad-key": (genai_errors.ClientError, 400, "INVALID_ARGUMENT"),

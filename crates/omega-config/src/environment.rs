@@ -24,7 +24,10 @@ pub(crate) struct NotUnicode;
 
 impl Environment {
     /// The environment of this process, as it is now.
-    #[expect(clippy::disallowed_methods, reason = "the one place where settings are read from the environment")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place where settings are read from the environment"
+    )]
     pub fn process() -> Self {
         let variables = std::env::vars_os()
             .filter_map(|(name, value)| {

@@ -36,6 +36,11 @@ impl Clock {
         trace_seconds / self.scale
     }
 
+    /// A limit per trace minute as one per real minute: what a client that believes the headers can really spend.
+    pub(crate) fn per_real_minute(&self, limit: u64) -> u64 {
+        (limit as f64 * self.scale).round() as u64
+    }
+
     /// A span of trace time as something to sleep for. Saturates at about 30 years, never panics.
     pub(crate) fn real(&self, trace_seconds: f64) -> Duration {
         const LONGEST: f64 = 1.0e9;

@@ -1,6 +1,7 @@
 //! How each vendor tells a client about its limits: headers on every answer, and the 429.
 //!
-//! Under a time scale all spans are real (compressed) time: a client that obeys them comes back when it should.
+//! Under a time scale all spans are real (compressed) time, and limits are per real minute: a client that obeys them
+//! comes back when it should and is not slower than it need be.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
@@ -37,7 +38,7 @@ fn openai_headers(headers: &mut HeaderMap, bucket: &BucketState, clock: &Clock) 
         Dimension::Tokens => "tokens",
         Dimension::InputTokens | Dimension::OutputTokens => return,
     };
-    put(headers, format!("x-ratelimit-limit-{name}"), &bucket.limit.to_string());
+    put(headers, format!("x-ratelimit-limit-{name}"), &clock.per_real_minute(bucket.limit).to_string());
     put(headers, format!("x-ratelimit-remaining-{name}"), &bucket.remaining.to_string());
     let reset = go_duration(clock.real_seconds(bucket.full_in_s));
     put(headers, format!("x-ratelimit-reset-{name}"), &reset);
@@ -55,7 +56,8 @@ fn anthropic_headers(headers: &mut HeaderMap, bucket: &BucketState, clock: &Cloc
         Dimension::Requests => bucket.remaining,
         _ => ((bucket.remaining + 500) / 1_000 * 1_000).min(bucket.limit.max(bucket.remaining)),
     };
-    put(headers, format!("anthropic-ratelimit-{name}-limit"), &bucket.limit.to_string());
+    let limit = clock.per_real_minute(bucket.limit);
+    put(headers, format!("anthropic-ratelimit-{name}-limit"), &limit.to_string());
     put(headers, format!("anthropic-ratelimit-{name}-remaining"), &remaining.to_string());
     put(headers, format!("anthropic-ratelimit-{name}-reset"), &instant(wall(), clock, bucket.full_in_s));
 }

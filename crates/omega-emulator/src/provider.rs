@@ -81,6 +81,8 @@ pub enum Endpoint {
     GoogleCountTokens,
     /// `POST …/models/X:embedContent` (Google).
     EmbedContent,
+    /// `POST …/models/X:batchEmbedContents` (Google).
+    BatchEmbedContents,
     /// `GET …/models`.
     Models,
     /// `GET …/models/X`.
@@ -179,6 +181,7 @@ fn model_endpoint(provider: Provider, model: &str) -> (Endpoint, Option<String>)
         "streamGenerateContent" => Endpoint::StreamGenerateContent,
         "countTokens" => Endpoint::GoogleCountTokens,
         "embedContent" => Endpoint::EmbedContent,
+        "batchEmbedContents" => Endpoint::BatchEmbedContents,
         _ => Endpoint::Unknown,
     };
     (endpoint, Some(name.to_owned()))

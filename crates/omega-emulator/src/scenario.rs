@@ -124,6 +124,9 @@ impl Rule {
         if self.until_s.is_some_and(|until| until <= self.from_s.unwrap_or(0.0)) {
             return Err("until_s must be later than from_s".into());
         }
+        if self.fault.times.is_some() {
+            return Err("times belongs to the header; a rule says `first: N`".into());
+        }
         if self.every == Some(0) {
             return Err("every must be 1 or more".into());
         }
@@ -296,6 +299,7 @@ mod tests {
         );
         assert!(error("rules: [{fault: hang, probability: 2}]").contains("between 0 and 1"));
         assert!(error("rules: [{fault: hang, every: 0}]").contains("every must be 1 or more"));
+        assert!(error("rules: [{fault: 'hang,times=2'}]").contains("a rule says `first: N`"));
     }
 
     #[test]

@@ -87,7 +87,9 @@ async fn anthropic_shows_its_three_limits_and_google_none() {
 async fn under_a_time_scale_obeying_the_hint_is_enough() {
     let emulator =
         configured("time_scale: 100\nproviders: {openai: {quota: {rpm: 6, burst_seconds: 10}}}").await;
-    assert_eq!(openai(&emulator).await.status, 200);
+    let served = openai(&emulator).await;
+    assert_eq!(served.status, 200);
+    assert_eq!(served.header("x-ratelimit-limit-requests"), Some("600"), "per real minute");
     let refused = openai(&emulator).await;
     assert_eq!(refused.status, 429);
     // Ten trace seconds, a tenth of a real one. The refusal took the rest of the bucket, so the hint counts anew.

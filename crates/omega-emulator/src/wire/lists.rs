@@ -47,6 +47,7 @@ pub(crate) fn answer(
         }
         Endpoint::Embeddings => embeddings(model, body),
         Endpoint::EmbedContent => embed_content(body),
+        Endpoint::BatchEmbedContents => batch_embed_contents(body),
         _ => {
             Err(Problem::UnknownPath { method: parts.method.to_string(), path: parts.uri.path().to_owned() })
         }
@@ -154,18 +155,36 @@ fn base64_floats(vector: &[f64]) -> String {
 }
 
 fn embed_content(body: &Value) -> Result<Value, Problem> {
-    let fields = Fields::body(body)?;
-    let content = fields.object("content")?.ok_or_else(|| Problem::Missing("content".into()))?;
+    let (values, tokens) = embed(&Fields::body(body)?)?;
+    Ok(json!({"embedding": {"values": values}, "usageMetadata": {"promptTokenCount": tokens}}))
+}
+
+/// One answer for each request of the batch, in its order.
+fn batch_embed_contents(body: &Value) -> Result<Value, Problem> {
+    let requests = Fields::body(body)?.objects("requests")?;
+    if requests.is_empty() {
+        return Err(Problem::Missing("requests".into()));
+    }
+    let (mut embeddings, mut total) = (Vec::new(), 0);
+    for request in &requests {
+        let (values, tokens) = embed(request)?;
+        embeddings.push(json!({"values": values}));
+        total += tokens;
+    }
+    Ok(json!({"embeddings": embeddings, "usageMetadata": {"promptTokenCount": total}}))
+}
+
+/// The vector of one `EmbedContentRequest`, and what it cost.
+fn embed(request: &Fields<'_>) -> Result<(Vec<f64>, u64), Problem> {
+    let content = request.object("content")?.ok_or_else(|| Problem::Missing("content".into()))?;
     let parts = content.objects("parts")?;
     let texts: Result<Vec<&str>, Problem> = parts.iter().map(|part| part.required_string("text")).collect();
     let said = texts?.concat();
     if said.is_empty() {
         return Err(Problem::Missing("content.parts".into()));
     }
-    let dimensions = fields.integer("outputDimensionality")?.unwrap_or(3_072).clamp(1, 3_072);
-    let tokens = text::count(&said);
-    Ok(json!({"embedding": {"values": vector(&said, dimensions as usize)},
-        "usageMetadata": {"promptTokenCount": tokens}}))
+    let dimensions = request.integer("outputDimensionality")?.unwrap_or(3_072).clamp(1, 3_072);
+    Ok((vector(&said, dimensions as usize), text::count(&said)))
 }
 
 #[cfg(test)]

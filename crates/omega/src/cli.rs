@@ -11,6 +11,7 @@ mod emulate;
 mod interrupt;
 mod logging;
 mod output;
+mod simulate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -75,6 +76,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Pretend to be OpenAI, Anthropic, Google and xAI: quotas, latency and faults over real HTTP
     Emulate(Box<emulate::EmulateArgs>),
+    /// Replay a trace against a modelled provider, in virtual time: what would be answered, waited for and wasted
+    Simulate(Box<simulate::SimulateArgs>),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
 }
@@ -221,6 +224,7 @@ fn start(cli: Cli) -> Result<Done, Failure> {
             Command::Check(arguments) => check::run(&arguments, &mut context),
             Command::Demo(arguments) => demo::run(arguments, &mut context).await,
             Command::Emulate(arguments) => emulate::run(*arguments, &mut context).await,
+            Command::Simulate(arguments) => simulate::run(*arguments, &mut context).await,
             Command::Completions(arguments) => completions::run(&arguments, &mut context.output),
         }
     });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use jiff::Timestamp;
-use omega_policy::{Dimension, FailureKind, Retry};
+use omega_policy::{Dimension, FailureKind, Retry, Scope};
 use omega_protocol::{Dialect, ProviderError};
 
 fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
@@ -122,6 +122,15 @@ fn a_rate_limit_names_its_bucket_and_its_wait() {
         openai(429, &error_body("rate_limit_error", "rate_limit_exceeded", "on requests per min (RPM)"));
     assert_eq!(error.failure.exhausted, Some(Dimension::Requests));
     assert_eq!(error.failure.retry_after, None);
+}
+
+#[test]
+fn a_limit_of_zero_is_a_quota_this_model_does_not_have() {
+    let message = "Rate limit reached for gpt-5.2-pro in organization org-x on tokens per min (TPM): Limit 0, Used 0, \
+                   Requested 12.";
+    let error = openai(429, &error_body("tokens", "rate_limit_exceeded", message));
+    assert_eq!(error.failure.kind, FailureKind::OutOfQuota);
+    assert_eq!(error.failure.scope, Scope::Model { resets_in: None });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use jiff::Timestamp;
-use omega_policy::{Dimension, FailureKind};
+use omega_policy::{Dimension, FailureKind, Scope};
 use serde_json::Value;
 
 use crate::classify::{
@@ -213,6 +213,9 @@ impl ErrorFields {
         if kind == FailureKind::Throttled {
             error.failure.exhausted = self.dimension();
         }
+        if kind == FailureKind::OutOfQuota && self.limit_is_zero() {
+            error.failure.scope = Scope::Model { resets_in: None };
+        }
         error.status = Some(status);
         error.error_type = self.error_type;
         error.code = self.code;
@@ -247,6 +250,8 @@ impl ErrorFields {
             return FailureKind::ContentFilter;
         }
         match status {
+            // This model is not part of the account's quota at all; others are.
+            429 if self.limit_is_zero() => FailureKind::OutOfQuota,
             // Waiting cannot make room for it, and the request is not wrong either: like a prompt that is too long, it is
             // never sent here again, does not count against the provider, and may fit another one.
             429 if self.asks_more_than_the_limit() => FailureKind::ContextLength,
@@ -260,6 +265,11 @@ impl ErrorFields {
             503 if says(text, OVERLOADED) => FailureKind::Overloaded,
             status => by_status(status),
         }
+    }
+
+    /// `Limit 0, … Requested R`: what Gemini writes as `limit: 0`, in OpenAI's words.
+    fn limit_is_zero(&self) -> bool {
+        number_after(&self.message, "limit") == Some(0) && number_after(&self.message, "requested").is_some()
     }
 
     /// `Limit L, … Requested R` with R above L. Source: recorded answers, 2026.

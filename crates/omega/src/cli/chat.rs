@@ -39,7 +39,7 @@ pub(crate) struct ChatArgs {
     /// How long the call may take in all: waiting for quota, retries and fallbacks included
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
-    /// How long to wait for quota before refusing
+    /// How long the first try may wait for quota; 0 never waits. Retries are bounded by --timeout
     #[arg(long, value_name = "SECONDS", value_parser = seconds_or_none)]
     max_wait: Option<Duration>,
     /// Attempts in all at each provider, the first included
@@ -76,7 +76,15 @@ pub(crate) async fn run(arguments: ChatArgs, context: &mut Context) -> Result<Do
         request = prompt::request(&arguments) => request?,
         stop = interrupt.stopped() => return ended(stop, context, ""),
     };
-    let client = client(&arguments, context)?;
+    let client = match client(&arguments, context) {
+        Ok(client) => client,
+        Err(error) => {
+            if arguments.json {
+                context.output.json(&report::error_json(&error))?;
+            }
+            return Err(report::failure(&error));
+        }
+    };
     let mut call = ChatCall::new(request);
     call.max_wait = arguments.max_wait;
     if arguments.json || arguments.no_stream {
@@ -87,7 +95,7 @@ pub(crate) async fn run(arguments: ChatArgs, context: &mut Context) -> Result<Do
 }
 
 /// The client, its configuration strengthened by what the command line says.
-fn client(arguments: &ChatArgs, context: &Context) -> Result<UnifiedLLMClient, Failure> {
+fn client(arguments: &ChatArgs, context: &Context) -> Result<UnifiedLLMClient, omega_client::Error> {
     let mut sources = context.sources();
     let given = &mut sources.arguments;
     given.preferred_model = arguments.model.clone();
@@ -95,7 +103,7 @@ fn client(arguments: &ChatArgs, context: &Context) -> Result<UnifiedLLMClient, F
     given.timeout = arguments.timeout;
     given.max_retries = arguments.max_retries;
     given.base_urls = arguments.base_urls.iter().cloned().collect();
-    UnifiedLLMClient::builder().sources(sources).build().map_err(|error| report::failure(&error))
+    UnifiedLLMClient::builder().sources(sources).build()
 }
 
 async fn whole(

@@ -151,10 +151,12 @@ async fn config(arguments: &EmulateArgs) -> Result<EmulatorConfig, Failure> {
     let mut config = match &arguments.settings {
         Some(path) => EmulatorConfig::from_yaml(&read(path).await?)
             .map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))?,
-        None => {
-            EmulatorConfig { listen: SocketAddr::from(([127, 0, 0, 1], 4010)), ..EmulatorConfig::default() }
-        }
+        None => EmulatorConfig::default(),
     };
+    // The library takes any free port, which suits tests; whoever types a command wants one to remember.
+    if config.listen == EmulatorConfig::default().listen {
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 4010));
+    }
     if let Some(listen) = arguments.listen {
         config.listen = listen;
     }
@@ -163,7 +165,11 @@ async fn config(arguments: &EmulateArgs) -> Result<EmulatorConfig, Failure> {
             .map_err(|error| Failure::configuration(format!("{}: {error}", path.display())))?;
     }
     let rules = arguments.faults.iter().map(|(provider, fault)| {
-        let mut rule = Rule::new(fault.clone());
+        let mut fault = fault.clone();
+        // What a request's header calls `times`, a rule calls `first`.
+        let times = fault.times.take();
+        let mut rule = Rule::new(fault);
+        rule.first = times.map(u64::from);
         rule.provider = *provider;
         rule
     });

@@ -197,11 +197,13 @@ fn millis(span: std::time::Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Rounded up: who waits as long as it says must not come too early.
 fn span(span: std::time::Duration) -> String {
-    if span.as_secs() >= 10 {
-        format!("{} s", span.as_secs())
+    let seconds = span.as_secs_f64();
+    if seconds >= 10.0 {
+        format!("{} s", seconds.ceil())
     } else {
-        format!("{:.1} s", span.as_secs_f64())
+        format!("{:.1} s", (seconds * 10.0).ceil() / 10.0)
     }
 }
 
@@ -230,6 +232,15 @@ mod tests {
         ];
         for (kind, origin, code) in codes {
             assert_eq!(exit_code(kind, origin), code, "{kind:?} {origin:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_is_rounded_up() {
+        for (millis, said) in
+            [(0, "0.0 s"), (1_201, "1.3 s"), (9_960, "10.0 s"), (17_780, "18 s"), (60_000, "60 s")]
+        {
+            assert_eq!(span(std::time::Duration::from_millis(millis)), said);
         }
     }
 

@@ -12,6 +12,7 @@ use omega_transport::{HttpTransport, PoolStats, Transport};
 use tokio::sync::broadcast;
 
 use crate::answer::Answer;
+use crate::asked::Asked as _;
 use crate::builder::Builder;
 use crate::call::{Call, ChatCall, EmbeddingsCall, ResponsesCall};
 use crate::clock::{Clock, Dice};
@@ -213,7 +214,7 @@ impl Inner {
 
     async fn run<E: Exchange>(&self, exchange: E, options: Options) -> Result<Served<E::Answer>, Error> {
         let _running = Running::new(&self.calls);
-        let plan = match self.plan(exchange.model(), options) {
+        let plan = match self.plan(exchange.asked().model(), options) {
             Ok(plan) => plan,
             Err(error) => {
                 self.calls.failed.fetch_add(1, Ordering::Relaxed);

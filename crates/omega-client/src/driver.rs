@@ -14,6 +14,7 @@ use omega_protocol::{ProviderError, Streaming};
 use omega_transport::{Body, Response, TransportError};
 
 use crate::answer::{Attempt, AttemptOutcome};
+use crate::asked::Asked as _;
 use crate::client::Inner;
 use crate::error::{Error, ErrorKind};
 use crate::events::ClientEvent;
@@ -206,8 +207,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
     fn facts(&self, target: &Target) -> Facts {
         Facts {
             model: target.member.scope.model(&target.model),
-            reasons_first: self.exchange.reasons_first(),
-            demand: self.exchange.demand(),
+            reasons_first: self.exchange.asked().reasons_first(),
+            demand: self.exchange.asked().demand(),
         }
     }
 
@@ -217,8 +218,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
         let (kind, message) = match member.endpoint() {
             Err(missing) => (ErrorKind::Config, missing.to_owned()),
             Ok(endpoint) => {
-                if self.exchange.model() != target.model {
-                    self.exchange.set_model(&target.model);
+                if self.exchange.asked().model() != target.model {
+                    self.exchange.asked_mut().set_model(&target.model);
                 }
                 match self.exchange.encode(member.provider(), endpoint, guard) {
                     Ok(encoded) => return Ok(encoded),
@@ -250,7 +251,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
     fn later(&self, index: usize) -> impl Iterator<Item = usize> + use<'_, 'c, E> {
         (index + 1..self.plan.targets.len()).filter(|at| {
             let member = &self.plan.targets[*at].member;
-            member.endpoint().is_ok_and(|endpoint| E::is_offered(member.provider(), endpoint))
+            member.endpoint().is_ok_and(|endpoint| E::Asked::is_offered(member.provider(), endpoint))
         })
     }
 
@@ -275,12 +276,12 @@ impl<'c, E: Exchange> Driver<'c, E> {
             return known;
         }
         let target = self.plan.targets[at].clone();
-        let asked = self.exchange.model().to_owned();
-        self.exchange.set_model(&target.model);
+        let asked = self.exchange.asked().model().to_owned();
+        self.exchange.asked_mut().set_model(&target.model);
         let endpoint = target.member.endpoint();
         let provider = target.member.provider();
         let fits = endpoint.is_ok_and(|endpoint| self.exchange.encode(provider, endpoint, false).is_ok());
-        self.exchange.set_model(&asked);
+        self.exchange.asked_mut().set_model(&asked);
         self.fits[at] = Some(fits);
         fits
     }

@@ -1,4 +1,4 @@
-//! What is asked and how its answer is read: one type for each kind of call, so that the loop in `driver.rs` is one.
+//! How a call is sent and its answer read: one type for each kind of call, so that the loop in `driver.rs` is one.
 
 use std::future::Future;
 
@@ -7,11 +7,11 @@ use http::{HeaderMap, Request, header};
 use omega_policy::{Demand, ModelId, Timestamp, Usage};
 use omega_protocol::{
     ChatAccumulator, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
-    Provider, ProviderError, ResponsesRequest, ResponsesResponse, Streaming, estimate_embeddings_tokens,
-    estimate_input_tokens, estimate_responses_tokens, reasons_first,
+    Provider, ProviderError, ResponsesRequest, ResponsesResponse, Streaming,
 };
 use omega_transport::Body;
 
+use crate::asked::Asked;
 use crate::reader::{ANSWER_BYTES_MAX, Chat, Format, More, Reader, Responses, broken};
 use crate::scope::Held;
 use crate::watch::{Fault, Watch};
@@ -73,20 +73,15 @@ pub(crate) enum Complete {
 
 /// One call: encodes itself for a target, reads its answer.
 pub(crate) trait Exchange: Send {
+    type Asked: Asked;
     type Answer: Send;
     /// Whether the caller wants the answer whole, so that asking for a stream is our own idea.
     const WHOLE: bool;
     /// Whether text is generated. What is not (vectors) comes promptly.
     const GENERATES: bool = true;
 
-    fn model(&self) -> &str;
-    fn set_model(&mut self, model: &str);
-    fn demand(&self) -> Demand;
-    fn reasons_first(&self) -> bool;
-    /// Whether that provider has such calls at all; cheap, unlike encoding. Each has chats.
-    fn is_offered(_provider: &dyn Provider, _endpoint: &Endpoint) -> bool {
-        true
-    }
+    fn asked(&self) -> &Self::Asked;
+    fn asked_mut(&mut self) -> &mut Self::Asked;
     /// The request, and whether it asks for a stream: what follows the head is then guarded piece by piece.
     ///
     /// - `guard`: ask for a stream where the caller wants the whole. Does not concern a stream the caller wants.
@@ -108,23 +103,16 @@ pub(crate) struct WholeChat {
 }
 
 impl Exchange for WholeChat {
+    type Asked = ChatRequest;
     type Answer = ChatResponse;
     const WHOLE: bool = true;
 
-    fn model(&self) -> &str {
-        &self.request.model
+    fn asked(&self) -> &ChatRequest {
+        &self.request
     }
 
-    fn set_model(&mut self, model: &str) {
-        model.clone_into(&mut self.request.model);
-    }
-
-    fn demand(&self) -> Demand {
-        chat_demand(&self.request)
-    }
-
-    fn reasons_first(&self) -> bool {
-        reasons_first(&self.request.model, &self.request)
+    fn asked_mut(&mut self) -> &mut ChatRequest {
+        &mut self.request
     }
 
     fn encode(
@@ -139,10 +127,8 @@ impl Exchange for WholeChat {
     }
 
     async fn receive(&self, mut incoming: Incoming<'_>) -> Result<Received<ChatResponse>, Fault> {
-        if incoming.streaming == Streaming::Whole || incoming.is_json() {
-            let provider = incoming.provider;
-            let body = incoming.whole_body().await?;
-            let response = provider.decode_chat(&body)?;
+        if incoming.is_whole() {
+            let response = incoming.provider.decode_chat(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
             let unstreamed = incoming.streaming == Streaming::Stream;
             return Ok(Received { unstreamed, ..Received::new(response, Complete::Whole(usage)) });
@@ -174,23 +160,16 @@ pub(crate) struct StreamedChat {
 }
 
 impl Exchange for StreamedChat {
+    type Asked = ChatRequest;
     type Answer = Begun<Chat>;
     const WHOLE: bool = false;
 
-    fn model(&self) -> &str {
-        &self.request.model
+    fn asked(&self) -> &ChatRequest {
+        &self.request
     }
 
-    fn set_model(&mut self, model: &str) {
-        model.clone_into(&mut self.request.model);
-    }
-
-    fn demand(&self) -> Demand {
-        chat_demand(&self.request)
-    }
-
-    fn reasons_first(&self) -> bool {
-        reasons_first(&self.request.model, &self.request)
+    fn asked_mut(&mut self) -> &mut ChatRequest {
+        &mut self.request
     }
 
     fn encode(
@@ -214,27 +193,16 @@ pub(crate) struct WholeResponses {
 }
 
 impl Exchange for WholeResponses {
+    type Asked = ResponsesRequest;
     type Answer = ResponsesResponse;
     const WHOLE: bool = true;
 
-    fn model(&self) -> &str {
-        &self.request.model
+    fn asked(&self) -> &ResponsesRequest {
+        &self.request
     }
 
-    fn set_model(&mut self, model: &str) {
-        model.clone_into(&mut self.request.model);
-    }
-
-    fn demand(&self) -> Demand {
-        responses_demand(&self.request)
-    }
-
-    fn reasons_first(&self) -> bool {
-        responses_reason_first(&self.request)
-    }
-
-    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
-        offers_responses(provider, endpoint)
+    fn asked_mut(&mut self) -> &mut ResponsesRequest {
+        &mut self.request
     }
 
     fn encode(
@@ -251,10 +219,8 @@ impl Exchange for WholeResponses {
     }
 
     async fn receive(&self, mut incoming: Incoming<'_>) -> Result<Received<ResponsesResponse>, Fault> {
-        if incoming.streaming == Streaming::Whole || incoming.is_json() {
-            let provider = incoming.provider;
-            let body = incoming.whole_body().await?;
-            let response = provider.decode_responses(&body)?;
+        if incoming.is_whole() {
+            let response = incoming.provider.decode_responses(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
             let unstreamed = incoming.streaming == Streaming::Stream;
             return Ok(Received { unstreamed, ..Received::new(response, Complete::Whole(usage)) });
@@ -280,27 +246,16 @@ pub(crate) struct StreamedResponses {
 }
 
 impl Exchange for StreamedResponses {
+    type Asked = ResponsesRequest;
     type Answer = Begun<Responses>;
     const WHOLE: bool = false;
 
-    fn model(&self) -> &str {
-        &self.request.model
+    fn asked(&self) -> &ResponsesRequest {
+        &self.request
     }
 
-    fn set_model(&mut self, model: &str) {
-        model.clone_into(&mut self.request.model);
-    }
-
-    fn demand(&self) -> Demand {
-        responses_demand(&self.request)
-    }
-
-    fn reasons_first(&self) -> bool {
-        responses_reason_first(&self.request)
-    }
-
-    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
-        offers_responses(provider, endpoint)
+    fn asked_mut(&mut self) -> &mut ResponsesRequest {
+        &mut self.request
     }
 
     fn encode(
@@ -324,29 +279,17 @@ pub(crate) struct Embeddings {
 }
 
 impl Exchange for Embeddings {
+    type Asked = EmbeddingsRequest;
     type Answer = EmbeddingsResponse;
     const WHOLE: bool = true;
     const GENERATES: bool = false;
 
-    fn model(&self) -> &str {
-        &self.request.model
+    fn asked(&self) -> &EmbeddingsRequest {
+        &self.request
     }
 
-    fn set_model(&mut self, model: &str) {
-        model.clone_into(&mut self.request.model);
-    }
-
-    fn demand(&self) -> Demand {
-        Demand { input_tokens: estimate_embeddings_tokens(&self.request), max_output_tokens: Some(0) }
-    }
-
-    fn reasons_first(&self) -> bool {
-        false
-    }
-
-    fn is_offered(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
-        let smallest = EmbeddingsRequest::new("", [""]);
-        !matches!(provider.encode_embeddings(endpoint, &smallest), Err(EncodeError::Unsupported { .. }))
+    fn asked_mut(&mut self) -> &mut EmbeddingsRequest {
+        &mut self.request
     }
 
     fn encode(
@@ -370,15 +313,12 @@ impl Exchange for Embeddings {
     }
 }
 
-/// Asked with the smallest request there is: who does not have the operation says so before it reads one.
-fn offers_responses(provider: &dyn Provider, endpoint: &Endpoint) -> bool {
-    let smallest = provider.encode_responses(endpoint, &ResponsesRequest::default(), Streaming::Whole);
-    !matches!(smallest, Err(EncodeError::Unsupported { .. }))
-}
-
 impl<'a> Incoming<'a> {
-    /// A server that was asked for a stream and answers with one JSON document all the same.
-    fn is_json(&self) -> bool {
+    /// Whether it is one JSON document: as asked, or all the same from a server that was asked for a stream.
+    fn is_whole(&self) -> bool {
+        if self.streaming == Streaming::Whole {
+            return true;
+        }
         let kind = self.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("application/json"))
     }
@@ -490,24 +430,4 @@ pub(crate) fn with_seen<F: Format>(fault: Fault, reader: &Reader<F>) -> Fault {
         }
         deadline @ Fault::Deadline { .. } => deadline,
     }
-}
-
-fn chat_demand(request: &ChatRequest) -> Demand {
-    let answers = u64::from(request.n.unwrap_or(1).max(1));
-    Demand {
-        input_tokens: estimate_input_tokens(request),
-        max_output_tokens: request.max_tokens.map(|tokens| tokens.saturating_mul(answers)),
-    }
-}
-
-fn responses_demand(request: &ResponsesRequest) -> Demand {
-    Demand { input_tokens: estimate_responses_tokens(request), max_output_tokens: request.max_output_tokens }
-}
-
-/// The Responses API says its effort in `reasoning.effort`.
-fn responses_reason_first(request: &ResponsesRequest) -> bool {
-    let effort = request.extra.get("reasoning").and_then(|reasoning| reasoning.get("effort"));
-    let effort = effort.and_then(|effort| serde_json::from_value(effort.clone()).ok());
-    let like = ChatRequest { reasoning_effort: effort, ..ChatRequest::default() };
-    reasons_first(&request.model, &like)
 }

@@ -26,6 +26,7 @@
 //! the wording of logs (`telemetry`). What may not: wire formats, state machines, sockets.
 
 mod answer;
+mod asked;
 mod builder;
 mod call;
 mod client;

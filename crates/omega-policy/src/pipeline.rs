@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use crate::breaker::{Breakers, Gate, Signal, probe_retry};
+use crate::breaker::{Breakers, Gate, Signal};
 use crate::event::Events;
 use crate::limiter::{Cost, RateLimiter};
 use crate::queue::{Queue, Waiter};
@@ -21,8 +21,12 @@ use crate::retry::{self, RetryBudget, Situation};
 use crate::{
     BreakerConfig, BreakerMode, BreakerStats, Chance, Closed, Dimension, Event, Failure, FailureKind,
     HINT_MAX, LimiterConfig, LimiterStats, Outcome, QuotaHint, RetryConfig, RetryStats, Scope, Timestamp,
-    Usage,
 };
+
+pub use call::{Admission, Call, Demand, GiveUp, ModelId, Permit, Rejection, Spent, Ticket, Verdict};
+
+mod call;
+mod waiting;
 
 /// Everything a pipeline is built from.
 #[derive(Clone, Debug, Default)]
@@ -35,169 +39,6 @@ pub struct PipelineConfig {
     pub retry: RetryConfig,
 }
 
-/// A model, as a small number the caller assigned. Per-model state (limits, learned output lengths, blocks) hangs
-/// on it. Use [`ModelId::OTHER`] beyond the models worth telling apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ModelId(pub u32);
-
-impl ModelId {
-    /// Every model that has no number of its own.
-    pub const OTHER: Self = Self(0);
-}
-
-/// What a call needs, as well as is known before it is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Demand {
-    /// Estimated input tokens.
-    pub input_tokens: u64,
-    /// The caller's own bound on the output (`max_tokens`), if it gave one.
-    pub max_output_tokens: Option<u64>,
-}
-
-/// One logical call while it is inside the layers: survives its retries, one for each target.
-#[derive(Clone, Debug)]
-pub struct Call {
-    /// Which model.
-    pub model: ModelId,
-    /// What it needs.
-    pub demand: Demand,
-    /// Nothing (queueing, sleeping, calling) may reach past this.
-    pub deadline: Timestamp,
-    /// The first admission must be served by then (`max_wait_seconds`); retries are bounded by `deadline` alone.
-    pub admit_by: Timestamp,
-    /// Is there another target the caller would turn to? Decides what silence and long hints mean.
-    pub alternative: bool,
-    /// With an alternative at hand, a provider's hint longer than this is not waited out here
-    /// (`failover_wait_seconds`).
-    pub failover_wait: Duration,
-    /// Attempts already sent to this target. Counted by the pipeline.
-    pub attempts: u32,
-    /// The wait before the last retry, zero if there was none: [`Jitter::Decorrelated`](crate::Jitter::Decorrelated)
-    /// grows from it. Kept by the pipeline.
-    pub last_delay: Duration,
-}
-
-/// The right to send one attempt. Goes back exactly once, through [`Pipeline::complete`] or [`Pipeline::cancel`].
-#[must_use = "a permit that is not returned holds its slot for ever"]
-#[derive(Debug)]
-pub struct Permit {
-    model: ModelId,
-    slot: usize,
-    /// Is it a call's first attempt?
-    first_try: bool,
-    breaker: crate::breaker::BreakerPermit,
-    reservation: crate::limiter::Reservation,
-}
-
-impl Permit {
-    /// Which model it was issued for.
-    pub fn model(&self) -> ModelId {
-        self.model
-    }
-}
-
-/// A place in the queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Ticket(pub(crate) u64);
-
-/// The answer to [`Pipeline::admit`].
-#[derive(Debug)]
-pub enum Admission {
-    /// Go.
-    Granted(Permit),
-    /// Wait for [`Pipeline::poll_granted`] to name this ticket, or give it back with [`Pipeline::leave`].
-    Queued(Ticket),
-    /// No, and why.
-    Rejected(Rejection),
-}
-
-/// Why a call was not admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// The circuit is open, or half-open with every probe slot taken.
-    CircuitOpen {
-        /// The earliest moment at which it may be different.
-        retry_at: Timestamp,
-    },
-    /// This model's own quota is spent (a per-day limit) until then.
-    ModelBlocked {
-        /// When the quota resets.
-        until: Timestamp,
-    },
-    /// Larger than the limit itself: no wait helps.
-    ExceedsCapacity {
-        /// Which limit.
-        dimension: crate::Dimension,
-        /// The limit, per minute.
-        limit: u64,
-        /// What the call needs.
-        requested: u64,
-    },
-    /// Could be served, but not in time.
-    DeadlineTooSoon {
-        /// When it could be served.
-        earliest: Timestamp,
-        /// What it would wait for.
-        dimension: crate::Dimension,
-    },
-    /// As many callers are waiting as may wait.
-    QueueFull {
-        /// When the queue as it stands will have been served.
-        earliest: Timestamp,
-    },
-}
-
-/// What to do after an attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Answered: hand it over.
-    Done,
-    /// Sleep until then, then [`Pipeline::admit`] again.
-    RetryAt {
-        /// When to come back.
-        at: Timestamp,
-        /// The wait itself, for the log.
-        delay: Duration,
-    },
-    /// Stop here: report the failure, or turn to another target.
-    GiveUp(GiveUp),
-}
-
-/// Why no further attempt is made at this target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GiveUp {
-    /// It would fail the same way: the table says [`Retry::Never`](crate::Retry::Never), or the provider said
-    /// `x-should-retry: false`.
-    NotRetryable,
-    /// `max_retries` attempts were made.
-    AttemptsExhausted,
-    /// The circuit is open now: another attempt would be refused.
-    CircuitOpen,
-    /// The retry budget is empty; waiting for it would only make an outage worse.
-    BudgetExhausted,
-    /// The wait would end after the deadline.
-    DeadlineTooSoon {
-        /// When the retry would have started.
-        earliest: Timestamp,
-    },
-    /// Another target should be asked first (silence, or a hint longer than `failover_wait`).
-    AnotherTarget,
-}
-
-/// What is known of an attempt whose caller went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spent {
-    /// It was never sent: everything goes back.
-    Nothing,
-    /// It was sent; this much was seen of it. The larger of it and the estimated input stays charged.
-    Sent {
-        /// Tokens seen so far.
-        seen: Option<Usage>,
-    },
-}
-
 /// A snapshot for people. Breaker and limiter carry the specification's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats {
@@ -208,11 +49,6 @@ pub struct Stats {
     /// Retries and their budget.
     pub retry: RetryStats,
 }
-
-/// A queue of at most this many is rehearsed call by call to say when a newcomer would be served (a few dozen
-/// instructions each, so at most some 20 microseconds in all); of a longer one the sums are taken, which is as exact
-/// while one limit binds and costs the same however many wait.
-const REHEARSED_MAX: usize = 256;
 
 /// The layers of one credential of one provider.
 #[derive(Debug)]
@@ -500,149 +336,6 @@ impl Pipeline {
         let breaker = self.breakers.of(slot).acquire(now, &mut self.events);
         self.budget.sent(first_try, now);
         Permit { model, slot, first_try, breaker, reservation }
-    }
-
-    /// Is somebody in front of a newcomer of this model? Those whose own model holds them back are not.
-    fn must_wait(&mut self, slot: usize, now: Timestamp) -> bool {
-        !self.queue.is_empty() && (self.queue.has_lane(slot) || self.next_in_turn(now).is_some())
-    }
-
-    /// The oldest waiter that only the provider's limits can still hold back.
-    fn next_in_turn(&mut self, now: Timestamp) -> Option<Ticket> {
-        let Self { queue, limiter, breakers, .. } = self;
-        queue
-            .lane_heads()
-            .filter(|(_, waiter)| {
-                breakers.look(waiter.slot, now) == Gate::Pass
-                    && limiter.model_fits(waiter.slot, waiter.cost, now)
-            })
-            .map(|(ticket, _)| ticket)
-            .min()
-    }
-
-    /// Queues a call that cannot go now, or says why not.
-    fn enqueue(&mut self, call: &Call, slot: usize, cost: Cost, now: Timestamp) -> Admission {
-        let deadline = if call.attempts == 0 { call.admit_by.min(call.deadline) } else { call.deadline };
-        let (earliest, dimension) = self.served_at(slot, cost, now);
-        let (slots_taken, full) =
-            (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
-        let waits_for_slot = slots_taken && earliest <= now;
-        let dimension = if waits_for_slot { Dimension::Concurrency } else { dimension };
-        self.note_limited(dimension, now);
-        // Whoever may not wait at all is not served by a slot freed later either.
-        let no_time = earliest > deadline || deadline <= now;
-        if no_time || full {
-            self.limiter.refused_total += 1;
-            let expected = if slots_taken { self.limiter.slot_expected(self.queue.len(), now) } else { now };
-            let earliest = earliest.max(expected);
-            return Admission::Rejected(match no_time {
-                true => Rejection::DeadlineTooSoon { earliest, dimension },
-                false => Rejection::QueueFull { earliest },
-            });
-        }
-        let waiter = Waiter { model: call.model, slot, cost, deadline, first_try: call.attempts == 0 };
-        Admission::Queued(self.queue.push(waiter))
-    }
-
-    /// When a newcomer would be served behind those who wait, as far as quota decides.
-    ///
-    /// Waiters whose own model holds them back now are not in front of another model's call. They may come before it
-    /// after all when their model lets them go: the forecast then was too early, never too late, so that nobody is
-    /// refused who could be served.
-    fn served_at(&self, slot: usize, cost: Cost, now: Timestamp) -> (Timestamp, Dimension) {
-        let ahead = |waiter: &Waiter| {
-            waiter.slot == slot
-                || self.limiter.model_available(waiter.slot, waiter.cost).is_some_and(|at| at <= now)
-        };
-        if self.queue.len() <= REHEARSED_MAX {
-            let all = self.queue.iter().filter(|waiter| ahead(waiter)).map(|waiter| waiter.cost);
-            let own = self.queue.lane(slot).map(|(_, waiter)| waiter.cost);
-            self.limiter.served_at(slot, cost, all, own, now)
-        } else {
-            let heads = self.queue.lane_heads().filter(|(_, head)| ahead(head));
-            let sums = heads.filter_map(|(_, head)| self.queue.lane_sum(head.slot));
-            let own = self.queue.lane_sum(slot).into_iter();
-            self.limiter.served_after(slot, cost, sums, own, now)
-        }
-    }
-
-    fn note_limited(&mut self, dimension: Dimension, now: Timestamp) {
-        if !self.limited {
-            self.limited = true;
-            let (requests_last_minute, tokens_last_minute) = self.limiter.last_minute(now);
-            self.events.push(Event::LimitHit {
-                dimension,
-                requests_last_minute,
-                tokens_last_minute,
-                at: now,
-            });
-        }
-    }
-
-    /// Refuses the waiters of open circuits and of models whose quota is spent.
-    fn refuse_shut_lanes(&mut self, now: Timestamp) {
-        let shut: Vec<(usize, Rejection)> = self
-            .queue
-            .lanes()
-            .filter_map(|slot| match self.breakers.of(slot).gate(now, &mut self.events) {
-                Gate::Shut(retry_at) => Some((slot, Rejection::CircuitOpen { retry_at })),
-                _ => self
-                    .limiter
-                    .blocked_until(slot, now)
-                    .map(|until| (slot, Rejection::ModelBlocked { until })),
-            })
-            .collect();
-        for (slot, why) in shut {
-            let tickets: Vec<Ticket> = self.queue.lane(slot).map(|(ticket, _)| ticket).collect();
-            match why {
-                Rejection::CircuitOpen { .. } => self.breakers.of(slot).count_refused(tickets.len() as u64),
-                _ => self.limiter.refused_total += tickets.len() as u64,
-            }
-            tickets.into_iter().for_each(|ticket| self.queue.refuse(ticket, why.clone()));
-        }
-    }
-
-    /// Refuses the waiters whose time is up, or certainly will be before anything can be granted again: a pause that
-    /// outlasts them is not waited out only to be told so at its end.
-    fn refuse_late(&mut self, now: Timestamp) {
-        while let Some((deadline, ticket)) = self.queue.next_deadline() {
-            let Some(waiter) = self.queue.get(ticket).copied() else { return };
-            if deadline >= now && deadline >= self.limiter.provider_paused_until() {
-                return;
-            }
-            if let Gate::Wait(deadline) = self.breakers.look(waiter.slot, now) {
-                let retry_at = probe_retry(deadline, now);
-                self.breakers.of(waiter.slot).count_refused(1);
-                self.queue.refuse(ticket, Rejection::CircuitOpen { retry_at });
-                continue;
-            }
-            // What a newcomer in its place would be told.
-            let (mut earliest, mut dimension) =
-                self.limiter.available(waiter.slot, waiter.cost).unwrap_or_else(|| {
-                    (self.limiter.slot_expected(self.queue.len(), now), Dimension::Concurrency)
-                });
-            if earliest <= now {
-                (earliest, dimension) = self.served_at(waiter.slot, waiter.cost, now);
-            }
-            let earliest = earliest.max(self.limiter.provider_paused_until());
-            self.limiter.refused_total += 1;
-            self.queue.refuse(ticket, Rejection::DeadlineTooSoon { earliest, dimension });
-        }
-    }
-
-    /// The same for a model that was just paused. Later ones are refused when they arrive.
-    fn refuse_paused(&mut self, slot: usize, now: Timestamp) {
-        let earliest = self.limiter.model_paused_until(slot);
-        if earliest <= now {
-            return;
-        }
-        let lane = self.queue.lane(slot).filter(|(_, waiter)| waiter.deadline < earliest);
-        let doomed: Vec<Ticket> = lane.map(|(ticket, _)| ticket).collect();
-        self.limiter.refused_total += doomed.len() as u64;
-        for ticket in doomed {
-            self.queue
-                .refuse(ticket, Rejection::DeadlineTooSoon { earliest, dimension: Dimension::Requests });
-        }
     }
 
     /// What a failure means to the limiter beyond its reservation.

@@ -1,7 +1,7 @@
 //! Charges, estimates and learning. Waiting and fairness are in tests/limiter.rs, through the pipeline.
 
 use super::*;
-use crate::FailureKind;
+use crate::{Failure, FailureKind, Usage};
 
 mod walk;
 

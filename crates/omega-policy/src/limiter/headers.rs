@@ -1,0 +1,82 @@
+//! Follows what the provider's headers say of its quota.
+
+use super::model::News;
+use super::{ChargeRule, HintedQuota, QuotaHint, RateLimiter};
+use crate::bucket::TokenBucket;
+use crate::event::Events;
+use crate::{Dimension, Event, Timestamp};
+
+impl RateLimiter {
+    /// Follows the provider's headers; see [`QuotaHint`].
+    pub(crate) fn handle_hint(&mut self, slot: usize, hint: &QuotaHint, now: Timestamp, events: &mut Events) {
+        let dimensions = [
+            (Dimension::Requests, hint.requests),
+            (Dimension::Tokens, hint.tokens),
+            (Dimension::InputTokens, hint.input_tokens),
+            (Dimension::OutputTokens, hint.output_tokens),
+        ];
+        for (dimension, hinted) in dimensions {
+            // Some servers send a limit of 0 for "unknown"; believed, it would stop a model that works.
+            let Some(hinted) = hinted.filter(|hinted| hinted.limit != Some(0)) else { continue };
+            if let Some(limit) = hinted.limit {
+                self.note_limit(dimension, limit, events);
+            }
+            if self.config.enabled {
+                self.follow(slot, dimension, hinted, now);
+            }
+        }
+    }
+
+    fn follow(&mut self, slot: usize, dimension: Dimension, hint: HintedQuota, now: Timestamp) {
+        let configured = self.quotas.limit(dimension);
+        // Without a limit from either side there is nothing to pace by.
+        let Some(limit) = hint.limit.into_iter().chain(configured).min() else { return };
+        let tighter = configured.is_none_or(|configured| limit < configured);
+        let spent = match (hint.remaining, self.quotas.bucket_mut(dimension)) {
+            (Some(remaining), Some(bucket)) => {
+                bucket.refill(now);
+                bucket.holds_more_than(remaining)
+            }
+            _ => false,
+        };
+        let fresh = TokenBucket::new(limit, self.config.burst, self.config.depth_margin, now);
+        let news = News {
+            remaining: hint.remaining,
+            fresh,
+            surprising: tighter || spent,
+            charged_later: self.config.charge == ChargeRule::Actual,
+        };
+        self.models[slot].observe(dimension, news, &mut self.edition, now);
+        // The provider-wide level may follow upward only where the header speaks of that very limit, and of all that
+        // we send: with a second model in play, one model's remainder says nothing about the whole.
+        if self.sole == Some(Some(slot)) && hint.limit.is_some() && hint.limit == configured {
+            let reserved = self.models[slot].reserved;
+            let in_flight = match dimension {
+                Dimension::Requests => u64::from(self.in_flight),
+                Dimension::InputTokens => reserved.input,
+                Dimension::OutputTokens => reserved.output,
+                _ => reserved.tokens(),
+            };
+            if let (Some(bucket), Some(remaining)) = (self.quotas.bucket_mut(dimension), hint.remaining)
+                && self.paused_until <= now
+            {
+                bucket.raise_to(remaining.saturating_sub(in_flight));
+            }
+        }
+    }
+
+    /// Remembers the largest limits shown, and says once when they are far above the configured ones.
+    fn note_limit(&mut self, dimension: Dimension, observed: u64, events: &mut Events) {
+        let (seen, told) = match dimension {
+            Dimension::Requests => (&mut self.observed_limits.0, &mut self.told_low.0),
+            Dimension::Tokens => (&mut self.observed_limits.1, &mut self.told_low.1),
+            _ => return,
+        };
+        *seen = (*seen).max(Some(observed));
+        let Some(configured) = self.quotas.limit(dimension) else { return };
+        if !*told && observed >= configured.saturating_mul(2) {
+            *told = true;
+            events.push(Event::LimitLooksLow { dimension, configured, observed });
+        }
+    }
+}

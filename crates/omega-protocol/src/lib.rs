@@ -40,7 +40,10 @@ pub use error::{EncodeError, EndpointError, ProviderError, UnknownDialect};
 pub use provider::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
 pub use responses::{ResponseEvent, ResponsesRequest, ResponsesResponse, ResponsesUsage};
 pub use routing::{Route, reasons_first, route};
-pub use tokens::{estimate_embeddings_tokens, estimate_input_tokens, estimate_responses_tokens};
+pub use tokens::{
+    Calibration, InputEstimate, InputKind, TokenCounter, estimate_embeddings_tokens, estimate_input_tokens,
+    estimate_responses_tokens,
+};
 
 /// Fields this crate has no name for, as they came.
 pub type Extra = serde_json::Map<String, serde_json::Value>;

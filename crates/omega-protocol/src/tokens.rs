@@ -4,10 +4,14 @@
 //! 3.5 per token of OpenAI's `o200k_base`, measured as 4.1 to 4.5 for English prose and source code, 4.1 to 4.4 for
 //! Chinese and Japanese, 6.5 to 8.8 for Arabic, Russian and Hindi, 3.4 for pretty JSON, 2.9 for dense JSON logs and 1.5
 //! for base64. So prose is over-estimated by about a fifth, dense logs are under-estimated by about a sixth, and text that is
-//! noise by more than half. The limiter settles with the usage the provider reports, and callers that know better
-//! calibrate.
+//! noise by more than half. The limiter settles with the usage the provider reports, and a [`Calibration`] learns from it
+//! what this model's estimates are off by.
+
+mod calibration;
 
 use serde_json::Value;
+
+pub use self::calibration::Calibration;
 
 use crate::provider::data_url;
 use crate::{
@@ -34,73 +38,145 @@ const FILE_BASE64_BYTES_PER_TOKEN: u64 = 50;
 /// A file or a sound known only by its id or address.
 const PER_UNSEEN_FILE: u64 = 2_000;
 
-/// Estimates the input tokens of a chat request, in the tokens of the provider that serves its model.
-///
-/// Media parts are recognised and never counted as text bytes.
+/// What a request is expected to make its model read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct InputEstimate {
+    /// In tokens of the provider that serves the model.
+    pub tokens: u64,
+    /// What the estimate rests on.
+    pub kind: InputKind,
+}
+
+/// What an estimate rests on. Each is wrong in its own way, so each is calibrated by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InputKind {
+    /// Text by its bytes.
+    #[default]
+    Text,
+    /// Tokens the caller has counted itself.
+    Counted,
+    /// Images, sound or files are among it.
+    Media,
+    /// The provider adds to it what cannot be seen from here: an earlier turn it keeps, a search of its own.
+    Unseen,
+}
+
+/// Counts the input of requests by bytes. Cheap to copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TokenCounter(());
+
+impl TokenCounter {
+    /// Counts by bytes. Takes microseconds for whatever is sent.
+    pub fn by_bytes() -> Self {
+        Self::default()
+    }
+
+    /// The input of a chat request sent to `model`.
+    ///
+    /// Media parts are recognised and never counted as text bytes.
+    pub fn chat(&self, request: &ChatRequest, model: &str) -> InputEstimate {
+        let mut tally = Tally::default();
+        tally.tokens += PER_MESSAGE; // the answer's beginning
+        for message in &request.messages {
+            tally.message(message);
+        }
+        for tool in &request.tools {
+            tally.tokens += PER_TOOL;
+            tally.unseen |= is_hosted(&tool.kind);
+            if let Some(function) = &tool.function {
+                tally.text(&function.name);
+                tally.text(function.description.as_deref().unwrap_or_default());
+                tally.text_bytes += function.parameters.as_ref().map_or(0, json_length);
+            }
+            tally.text_bytes += tool.extra.values().map(json_length).sum::<u64>();
+        }
+        tally.text_bytes += request.extra.get("functions").map_or(0, json_length); // older than `tools`, and still taken
+        match &request.response_format {
+            Some(ResponseFormat::JsonSchema(format)) => {
+                tally.text_bytes += format.schema.as_ref().map_or(0, json_length);
+            }
+            Some(ResponseFormat::Other(value)) => tally.text_bytes += json_length(value),
+            _ => {}
+        }
+        tally.unseen |= says_any(&request.extra, &["search_parameters", "web_search_options"]);
+        self.total(tally, model)
+    }
+
+    /// The input of an embeddings request sent to `model`; token lists are counted as they are.
+    pub fn embeddings(&self, request: &EmbeddingsRequest, model: &str) -> InputEstimate {
+        let mut tally = Tally::default();
+        match &request.input {
+            EmbeddingsInput::Text(text) => tally.text(text),
+            EmbeddingsInput::Texts(texts) => texts.iter().for_each(|text| tally.text(text)),
+            EmbeddingsInput::Tokens(tokens) => return counted(tokens.len()),
+            EmbeddingsInput::TokenLists(lists) => return counted(lists.iter().map(Vec::len).sum()),
+        }
+        self.total(tally, model)
+    }
+
+    /// The input of a Responses request sent to `model`. What earlier turns on the provider's side add
+    /// (`previous_response_id`, `conversation`) cannot be seen from here.
+    pub fn responses(&self, request: &ResponsesRequest, model: &str) -> InputEstimate {
+        let mut tally = Tally::default();
+        tally.tokens += PER_MESSAGE;
+        tally.value(&request.input, "");
+        for field in ["instructions", "text"] {
+            if let Some(value) = request.extra.get(field) {
+                tally.value(value, "");
+            }
+        }
+        if let Some(Value::Array(tools)) = request.extra.get("tools") {
+            tally.tokens += PER_TOOL * tools.len() as u64;
+            tally.text_bytes += tools.iter().map(json_length).sum::<u64>();
+            tally.unseen |= tools.iter().any(|tool| tool["type"].as_str().is_some_and(is_hosted));
+        }
+        tally.unseen |= says_any(&request.extra, &["previous_response_id", "conversation", "prompt"]);
+        self.total(tally, model)
+    }
+
+    fn total(&self, tally: Tally, model: &str) -> InputEstimate {
+        let kind = match (tally.unseen, tally.media) {
+            (true, _) => InputKind::Unseen,
+            (false, true) => InputKind::Media,
+            (false, false) => InputKind::Text,
+        };
+        InputEstimate { tokens: tokens_of_bytes(tally.text_bytes, model) + tally.tokens, kind }
+    }
+}
+
+/// Estimates the input tokens of a chat request by bytes, in the tokens of the provider that serves its model. See
+/// [`TokenCounter::chat`].
 pub fn estimate_input_tokens(request: &ChatRequest) -> u64 {
-    let mut tally = Tally::default();
-    tally.tokens += PER_MESSAGE; // the answer's beginning
-    for message in &request.messages {
-        tally.message(message);
-    }
-    for tool in &request.tools {
-        tally.tokens += PER_TOOL;
-        if let Some(function) = &tool.function {
-            tally.text(&function.name);
-            tally.text(function.description.as_deref().unwrap_or_default());
-            tally.text_bytes += function.parameters.as_ref().map_or(0, json_length);
-        }
-        tally.text_bytes += tool.extra.values().map(json_length).sum::<u64>();
-    }
-    tally.text_bytes += request.extra.get("functions").map_or(0, json_length); // older than `tools`, and still taken
-    match &request.response_format {
-        Some(ResponseFormat::JsonSchema(format)) => {
-            tally.text_bytes += format.schema.as_ref().map_or(0, json_length);
-        }
-        Some(ResponseFormat::Other(value)) => tally.text_bytes += json_length(value),
-        _ => {}
-    }
-    tally.total(&request.model)
+    TokenCounter::by_bytes().chat(request, &request.model).tokens
 }
 
-/// Estimates the input tokens of an embeddings request; token lists are counted exactly.
+/// Estimates the input tokens of an embeddings request by bytes; token lists are counted exactly. See
+/// [`TokenCounter::embeddings`].
 pub fn estimate_embeddings_tokens(request: &EmbeddingsRequest) -> u64 {
-    let mut tally = Tally::default();
-    match &request.input {
-        EmbeddingsInput::Text(text) => tally.text(text),
-        EmbeddingsInput::Texts(texts) => texts.iter().for_each(|text| tally.text(text)),
-        EmbeddingsInput::Tokens(tokens) => return tokens.len() as u64,
-        EmbeddingsInput::TokenLists(lists) => return lists.iter().map(|list| list.len() as u64).sum(),
-    }
-    tally.total(&request.model)
+    TokenCounter::by_bytes().embeddings(request, &request.model).tokens
 }
 
-/// Estimates the input tokens of a Responses request. What earlier turns on the provider's side add
-/// (`previous_response_id`, `conversation`) cannot be seen from here.
+/// Estimates the input tokens of a Responses request by bytes. See [`TokenCounter::responses`].
 pub fn estimate_responses_tokens(request: &ResponsesRequest) -> u64 {
-    let mut tally = Tally { tokens: PER_MESSAGE, text_bytes: 0 };
-    tally.value(&request.input, "");
-    for field in ["instructions", "text"] {
-        if let Some(value) = request.extra.get(field) {
-            tally.value(value, "");
-        }
-    }
-    if let Some(Value::Array(tools)) = request.extra.get("tools") {
-        tally.tokens += PER_TOOL * tools.len() as u64;
-        tally.text_bytes += tools.iter().map(json_length).sum::<u64>();
-    }
-    tally.total(&request.model)
+    TokenCounter::by_bytes().responses(request, &request.model).tokens
 }
 
 #[derive(Default)]
 struct Tally {
     text_bytes: u64,
     tokens: u64,
+    media: bool,
+    unseen: bool,
 }
 
 impl Tally {
     fn text(&mut self, text: &str) {
         self.text_bytes += text.len() as u64;
+    }
+
+    fn media(&mut self, tokens: u64) {
+        self.tokens += tokens;
+        self.media = true;
     }
 
     fn message(&mut self, message: &Message) {
@@ -123,14 +199,11 @@ impl Tally {
         match part {
             ContentPart::Text { text, .. } => self.text(text),
             ContentPart::Refusal { refusal, .. } => self.text(refusal),
-            ContentPart::ImageUrl { detail, .. } => {
-                self.tokens +=
-                    if detail.as_deref() == Some("low") { PER_LOW_DETAIL_IMAGE } else { PER_IMAGE };
-            }
+            ContentPart::ImageUrl { detail, .. } => self.media(image_tokens(detail.as_deref())),
             ContentPart::InputAudio { data, .. } => {
-                self.tokens += data.len() as u64 / AUDIO_BASE64_BYTES_PER_TOKEN
+                self.media(data.len() as u64 / AUDIO_BASE64_BYTES_PER_TOKEN);
             }
-            ContentPart::File { file, .. } => self.tokens += file_tokens(file.get("file_data")),
+            ContentPart::File { file, .. } => self.media(file_tokens(file.get("file_data"))),
             ContentPart::Other(value) => self.value(value, ""),
         }
     }
@@ -144,17 +217,17 @@ impl Tally {
             {
                 self.text(text);
             }
-            Value::String(text) if matches!(key, "type" | "role" | "id" | "status") => {
+            Value::String(text) if matches!(key, "type" | "role" | "id" | "status" | "detail") => {
                 self.text_bytes += text.len() as u64 / 2;
             }
-            Value::String(_) if key == "image_url" => self.tokens += PER_IMAGE,
+            Value::String(_) if key == "image_url" => self.media(PER_IMAGE),
             Value::String(text) if matches!(key, "file_data" | "data") || data_url(text).is_some() => {
-                self.tokens += inline_tokens(data_url(text).map_or("", |(media_type, _)| media_type), text);
+                self.media(inline_tokens(data_url(text).map_or("", |(media_type, _)| media_type), text));
             }
             Value::String(text) if matches!(key, "encrypted_content" | "signature") => {
                 self.tokens += text.len() as u64 / 4;
             }
-            Value::String(_) if matches!(key, "file_id" | "file_url") => self.tokens += PER_UNSEEN_FILE,
+            Value::String(_) if matches!(key, "file_id" | "file_url") => self.media(PER_UNSEEN_FILE),
             Value::String(text) => self.text(text),
             Value::Array(items) => items.iter().for_each(|item| self.value(item, key)),
             Value::Object(fields) => {
@@ -162,7 +235,7 @@ impl Tally {
                     self.tokens += PER_MESSAGE;
                 }
                 if let Some(tokens) = media_tokens(fields) {
-                    self.tokens += tokens;
+                    self.media(tokens);
                     return;
                 }
                 fields.iter().for_each(|(key, value)| self.value(value, key));
@@ -171,19 +244,38 @@ impl Tally {
             Value::Number(_) => self.text_bytes += 3,
         }
     }
+}
 
-    fn total(&self, model: &str) -> u64 {
-        let (bytes, tokens) = BYTES_PER_TOKEN;
-        let text = (self.text_bytes * tokens).div_ceil(bytes);
-        // In tenths of an o200k token. Source: Anthropic's migration guide, July 2026 (tiktoken undercounts Claude by 15
-        // to 20 %, the newer tokenizer takes up to 1.35 times more); Gemini's and Grok's are a cautious guess.
-        let tenths = match route(model).map(|route| route.dialect) {
-            Some(Dialect::Anthropic) => 16,
-            Some(Dialect::Google | Dialect::Grok) => 12,
-            Some(Dialect::OpenAi) | None => 10,
-        };
-        (text * tenths).div_ceil(10) + self.tokens
-    }
+/// Text of this many bytes, in tokens of the provider that serves `model`.
+fn tokens_of_bytes(text_bytes: u64, model: &str) -> u64 {
+    let (bytes, tokens) = BYTES_PER_TOKEN;
+    let text = (text_bytes * tokens).div_ceil(bytes);
+    // In tenths of an o200k token. Source: Anthropic's migration guide, July 2026 (tiktoken undercounts Claude by 15
+    // to 20 %, the newer tokenizer takes up to 1.35 times more); Gemini's and Grok's are a cautious guess.
+    let tenths = match route(model).map(|route| route.dialect) {
+        Some(Dialect::Anthropic) => 16,
+        Some(Dialect::Google | Dialect::Grok) => 12,
+        Some(Dialect::OpenAi) | None => 10,
+    };
+    (text * tenths).div_ceil(10)
+}
+
+/// A list of tokens is its own count.
+fn counted(tokens: usize) -> InputEstimate {
+    InputEstimate { tokens: tokens as u64, kind: InputKind::Counted }
+}
+
+/// Whether a tool of this kind runs on the provider's side, whose findings become input.
+fn is_hosted(kind: &str) -> bool {
+    !matches!(kind, "" | "function" | "custom")
+}
+
+fn says_any(fields: &Extra, keys: &[&str]) -> bool {
+    keys.iter().any(|key| fields.get(*key).is_some_and(|value| !value.is_null()))
+}
+
+fn image_tokens(detail: Option<&str>) -> u64 {
+    if detail == Some("low") { PER_LOW_DETAIL_IMAGE } else { PER_IMAGE }
 }
 
 fn file_tokens(data: Option<&Value>) -> u64 {
@@ -204,9 +296,12 @@ fn inline_tokens(media_type: &str, data: &str) -> u64 {
 }
 
 /// The tokens of an object that holds media and says of what kind: Anthropic's `source`, Gemini's `inlineData`, OpenAI's
-/// `input_audio`, and images by address.
+/// `input_audio`, `input_image` of its Responses API, and images by address.
 fn media_tokens(fields: &Extra) -> Option<u64> {
     let text = |key: &str| fields.get(key).and_then(Value::as_str);
+    if text("image_url").is_some() {
+        return Some(image_tokens(text("detail"))); // a part of the Responses API
+    }
     let media_type = text("media_type").or_else(|| text("mimeType")).or_else(|| text("mime_type"));
     match (text("data"), media_type, text("format")) {
         (Some(data), Some(media_type), _) => Some(inline_tokens(media_type, data)),

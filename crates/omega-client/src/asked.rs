@@ -2,17 +2,19 @@
 //!
 //! Whole and streamed calls of one kind share these answers; how they differ is in `exchange.rs`.
 
-use omega_policy::Demand;
 use omega_protocol::{
-    ChatRequest, EmbeddingsRequest, EncodeError, Endpoint, Provider, ResponsesRequest, Streaming,
-    estimate_embeddings_tokens, estimate_input_tokens, estimate_responses_tokens, reasons_first,
+    ChatRequest, EmbeddingsRequest, EncodeError, Endpoint, InputEstimate, Provider, ResponsesRequest,
+    Streaming, TokenCounter, reasons_first,
 };
 
 /// A request, as far as the driver is concerned with it.
 pub(crate) trait Asked: Send {
     fn model(&self) -> &str;
     fn set_model(&mut self, model: &str);
-    fn demand(&self) -> Demand;
+    /// What this model would have to read, before experience corrects it.
+    fn input(&self, model: &str, counter: &TokenCounter) -> InputEstimate;
+    /// The caller's own bound on the output, if it gave one.
+    fn max_output_tokens(&self) -> Option<u64>;
     fn reasons_first(&self) -> bool;
     /// Whether that provider has such calls at all; cheap, unlike encoding. Each has chats.
     fn is_offered(_provider: &dyn Provider, _endpoint: &Endpoint) -> bool {
@@ -29,12 +31,13 @@ impl Asked for ChatRequest {
         model.clone_into(&mut self.model);
     }
 
-    fn demand(&self) -> Demand {
+    fn input(&self, model: &str, counter: &TokenCounter) -> InputEstimate {
+        counter.chat(self, model)
+    }
+
+    fn max_output_tokens(&self) -> Option<u64> {
         let answers = u64::from(self.n.unwrap_or(1).max(1));
-        Demand {
-            input_tokens: estimate_input_tokens(self),
-            max_output_tokens: self.max_tokens.map(|tokens| tokens.saturating_mul(answers)),
-        }
+        self.max_tokens.map(|tokens| tokens.saturating_mul(answers))
     }
 
     fn reasons_first(&self) -> bool {
@@ -51,8 +54,12 @@ impl Asked for ResponsesRequest {
         model.clone_into(&mut self.model);
     }
 
-    fn demand(&self) -> Demand {
-        Demand { input_tokens: estimate_responses_tokens(self), max_output_tokens: self.max_output_tokens }
+    fn input(&self, model: &str, counter: &TokenCounter) -> InputEstimate {
+        counter.responses(self, model)
+    }
+
+    fn max_output_tokens(&self) -> Option<u64> {
+        self.max_output_tokens
     }
 
     /// The Responses API says its effort in `reasoning.effort`.
@@ -79,8 +86,12 @@ impl Asked for EmbeddingsRequest {
         model.clone_into(&mut self.model);
     }
 
-    fn demand(&self) -> Demand {
-        Demand { input_tokens: estimate_embeddings_tokens(self), max_output_tokens: Some(0) }
+    fn input(&self, model: &str, counter: &TokenCounter) -> InputEstimate {
+        counter.embeddings(self, model)
+    }
+
+    fn max_output_tokens(&self) -> Option<u64> {
+        Some(0)
     }
 
     fn reasons_first(&self) -> bool {

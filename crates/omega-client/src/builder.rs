@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use omega_config::{Arguments, Config, ConfigError, FileChoice, Loaded, Sources};
+use omega_protocol::TokenCounter;
 use omega_transport::{HttpTransport, ProxySettings, Transport, TransportConfig, TransportError};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
@@ -213,6 +214,7 @@ impl Builder {
         announce(&loaded);
         Ok(UnifiedLLMClient::from_inner(Inner {
             failover_wait: loaded.config.failover_wait,
+            counter: TokenCounter::by_bytes(),
             loaded,
             registry,
             transport,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use omega_config::Loaded;
 use omega_policy::Timestamp;
-use omega_protocol::{ChatResponse, EmbeddingsResponse, ResponsesResponse};
+use omega_protocol::{ChatResponse, EmbeddingsResponse, ResponsesResponse, TokenCounter};
 use omega_transport::{HttpTransport, PoolStats, Transport};
 use tokio::sync::broadcast;
 
@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
     pub(crate) failover_wait: Duration,
+    /// Estimates what a request makes its model read.
+    pub(crate) counter: TokenCounter,
     pub(crate) subscribers: broadcast::Sender<ClientEvent>,
     pub(crate) calls: Calls,
 }

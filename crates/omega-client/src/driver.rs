@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
-use omega_policy::{Call, Failure, FailureKind, GiveUp, Outcome, Rejection, Timestamp, Usage, Verdict};
+use omega_policy::{
+    Call, Demand, Failure, FailureKind, GiveUp, Outcome, Rejection, Timestamp, Usage, Verdict,
+};
 use omega_protocol::{ProviderError, Streaming};
 use omega_transport::{Body, Response, TransportError};
 
@@ -161,6 +163,14 @@ impl<'c, E: Exchange> Driver<'c, E> {
             self.queued += began.queued;
             let mut held = match entered {
                 Entered::Granted(held) => held,
+                // Experience may say "later", never "never": what is not sent teaches nothing, so a model shut out by
+                // what it once cost would stay so.
+                Entered::Refused(Rejection::ExceedsCapacity { .. })
+                    if call.demand.input_tokens > facts.input.tokens =>
+                {
+                    call.demand.input_tokens = facts.input.tokens;
+                    continue;
+                }
                 Entered::Refused(rejection) => {
                     return Asked::Next(self.refused(&target, &rejection, last, &began));
                 }
@@ -205,11 +215,12 @@ impl<'c, E: Exchange> Driver<'c, E> {
     }
 
     fn facts(&self, target: &Target) -> Facts {
-        Facts {
-            model: target.member.scope.model(&target.model),
-            reasons_first: self.exchange.asked().reasons_first(),
-            demand: self.exchange.asked().demand(),
-        }
+        let (asked, scope) = (self.exchange.asked(), &target.member.scope);
+        let model = scope.model(&target.model);
+        let input = asked.input(&target.model, &self.client.counter);
+        let input_tokens = scope.calibrated(model, input);
+        let demand = Demand { input_tokens, max_output_tokens: asked.max_output_tokens() };
+        Facts { model, reasons_first: asked.reasons_first(), input, demand }
     }
 
     /// The request as this target takes it.
@@ -374,7 +385,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
     ) -> Result<Received<E::Answer>, Fault> {
         let (member, client) = (&target.member, self.client);
         let provider = member.provider();
-        held.sent();
+        held.sent(facts.input);
         let response = watch.over(client.transport.send(request)).await?;
         let Response { head, mut body } = response.map_err(|error| unreachable_provider(&error))?;
         watch.heard();

@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, header};
 use omega_policy::{Demand, ModelId, Timestamp, Usage};
 use omega_protocol::{
     ChatAccumulator, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
-    Provider, ProviderError, ResponsesRequest, ResponsesResponse, Streaming,
+    InputEstimate, Provider, ProviderError, ResponsesRequest, ResponsesResponse, Streaming,
 };
 use omega_transport::Body;
 
@@ -36,6 +36,8 @@ pub(crate) struct Incoming<'a> {
 pub(crate) struct Facts {
     pub(crate) model: ModelId,
     pub(crate) reasons_first: bool,
+    /// As estimated for this model; `demand` has it as corrected by experience.
+    pub(crate) input: InputEstimate,
     pub(crate) demand: Demand,
 }
 

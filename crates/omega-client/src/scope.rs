@@ -18,6 +18,7 @@ use omega_policy::{
     Admission, BreakerState, Call, Chance, Event, ModelId, Outcome, Permit, Pipeline, QuotaHint, Rejection,
     Spent, Stats, Ticket, Timestamp, Usage, Verdict,
 };
+use omega_protocol::{Calibration, InputEstimate};
 use tokio::sync::broadcast;
 use tokio::time::Sleep;
 
@@ -80,7 +81,7 @@ impl Counters {
 struct State {
     pipeline: Pipeline,
     models: Models,
-    first_tokens: Vec<FirstTokens>,
+    learned: Vec<Learned>,
     /// Those who wait, each with the waker of its last poll.
     waiting: BTreeMap<Ticket, Option<Waker>>,
     /// Those who were served and have not looked yet.
@@ -97,6 +98,13 @@ struct State {
     events: VecDeque<Noted>,
     /// Somebody is telling events; whoever adds more leaves them to it, so that they are told in order.
     telling: bool,
+}
+
+/// What the answers of one model have taught.
+#[derive(Default)]
+struct Learned {
+    first_tokens: FirstTokens,
+    calibration: Calibration,
 }
 
 /// What the last event said of a circuit.
@@ -137,7 +145,7 @@ impl Scope {
             state: Mutex::new(State {
                 pipeline,
                 models,
-                first_tokens: Vec::new(),
+                learned: Vec::new(),
                 waiting: BTreeMap::new(),
                 served: HashMap::new(),
                 head: None,
@@ -222,7 +230,8 @@ impl Scope {
 
     fn hold(self: &Arc<Self>, permit: Permit) -> Held {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Held { scope: Arc::clone(self), permit: Some(permit), spent: Spent::Nothing }
+        let (scope, input) = (Arc::clone(self), InputEstimate::default());
+        Held { scope, permit: Some(permit), input, spent: Spent::Nothing }
     }
 
     /// Whether `model` is known to be refused at `now`, however free the limits are: an open circuit, a spent quota.
@@ -244,7 +253,12 @@ impl Scope {
 
     /// How long to wait for this model's first token when another target could answer.
     pub(crate) fn patience(&self, model: ModelId, reasons_first: bool) -> Duration {
-        self.lock().first_tokens_of(model).patience(reasons_first)
+        self.lock().learned_of(model).first_tokens.patience(reasons_first)
+    }
+
+    /// The input tokens of a call to this model, as far as its answers so far correct the estimate.
+    pub(crate) fn calibrated(&self, model: ModelId, input: InputEstimate) -> u64 {
+        self.lock().learned_of(model).calibration.apply(input)
     }
 
     pub(crate) fn handle_hint(&self, model: ModelId, hint: &QuotaHint, now: Timestamp) {
@@ -513,12 +527,12 @@ impl State {
         }
     }
 
-    fn first_tokens_of(&mut self, model: ModelId) -> &mut FirstTokens {
+    fn learned_of(&mut self, model: ModelId) -> &mut Learned {
         let index = model.0 as usize;
-        if self.first_tokens.len() <= index {
-            self.first_tokens.resize_with(index + 1, FirstTokens::default);
+        if self.learned.len() <= index {
+            self.learned.resize_with(index + 1, Learned::default);
         }
-        &mut self.first_tokens[index]
+        &mut self.learned[index]
     }
 
     /// Takes the pipeline's events over. `true` if they are to be told now.
@@ -628,12 +642,17 @@ impl Drop for Place {
 pub(crate) struct Held {
     scope: Arc<Scope>,
     permit: Option<Permit>,
+    /// What was estimated, for its usage to be compared with.
+    input: InputEstimate,
     spent: Spent,
 }
 
 impl Held {
     /// From here on the provider may have work with it.
-    pub(crate) fn sent(&mut self) {
+    ///
+    /// - `input`: as estimated, not as experience corrects it.
+    pub(crate) fn sent(&mut self, input: InputEstimate) {
+        self.input = input;
         Counters::add(&self.scope.counters.sent);
         self.spent = Spent::Sent { seen: None };
     }
@@ -654,7 +673,7 @@ impl Held {
         if let Some(permit) = &mut self.permit {
             self.scope.decide(now, |state| {
                 state.pipeline.first_token(permit, now);
-                state.first_tokens_of(model).record(reasons_first, elapsed);
+                state.learned_of(model).first_tokens.record(reasons_first, elapsed);
             });
         }
     }
@@ -669,7 +688,15 @@ impl Held {
     ) -> Verdict {
         let permit = self.permit.take().expect("a held permit is completed once: completing consumes it");
         self.scope.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.scope.decide(now, |state| state.pipeline.complete(call, permit, outcome, now, chance))
+        self.scope.decide(now, |state| {
+            // What shares one number with others says nothing about them.
+            if let Outcome::Success { usage: Some(usage) } = outcome
+                && call.model != ModelId::OTHER
+            {
+                state.learned_of(call.model).calibration.learn(self.input, usage.input_tokens);
+            }
+            state.pipeline.complete(call, permit, outcome, now, chance)
+        })
     }
 
     pub(crate) fn scope(&self) -> &Arc<Scope> {

@@ -8,6 +8,7 @@ mod calls;
 mod cancellation;
 mod endpoints;
 mod errors;
+mod estimates;
 mod failover;
 mod limits;
 mod logs;

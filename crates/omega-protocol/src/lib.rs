@@ -41,8 +41,8 @@ pub use provider::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
 pub use responses::{ResponseEvent, ResponsesRequest, ResponsesResponse, ResponsesUsage};
 pub use routing::{Route, reasons_first, route};
 pub use tokens::{
-    Calibration, InputEstimate, InputKind, TokenCounter, estimate_embeddings_tokens, estimate_input_tokens,
-    estimate_responses_tokens,
+    Calibration, InputEstimate, InputKind, TokenCounter, TokenizerMissing, estimate_embeddings_tokens,
+    estimate_input_tokens, estimate_responses_tokens,
 };
 
 /// Fields this crate has no name for, as they came.

@@ -1,4 +1,4 @@
-//! What requests are expected to make a model read: media, tools, and what cannot be seen.
+//! What requests are expected to make a model read: media, tools, what cannot be seen, and exact counts.
 
 #![allow(clippy::unwrap_used, reason = "a helper of tests may panic like a test")]
 
@@ -105,4 +105,113 @@ fn the_model_it_is_sent_to_decides_and_not_the_one_that_was_asked_for() {
     let counter = TokenCounter::by_bytes();
     assert_eq!(counter.chat(&request, "gpt-5.2").tokens, 10_006);
     assert_eq!(counter.chat(&request, "claude-opus-5-5").tokens, 16_006);
+}
+
+#[cfg(not(feature = "tokenizer"))]
+#[test]
+fn a_build_without_the_tokenizer_says_what_it_lacks() {
+    let missing = TokenCounter::exact(65_536).unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        "this build has no tokenizer: it was made without the cargo feature `tokenizer`"
+    );
+}
+
+#[cfg(feature = "tokenizer")]
+mod exact {
+    use std::time::Duration;
+
+    use omega_protocol::{EmbeddingsInput, EmbeddingsRequest};
+
+    use super::*;
+
+    fn exact() -> TokenCounter {
+        TokenCounter::exact(64 * 1024).unwrap()
+    }
+
+    fn user(text: &str) -> ChatRequest {
+        ChatRequest::new("gpt-5.2", [Message::user(text)])
+    }
+
+    /// Framing by OpenAI's cookbook: three a message and one for its role, three for the answer's beginning.
+    #[test]
+    fn text_is_counted_and_framed_as_openai_frames_it() {
+        let estimate = exact().chat(&user("tiktoken is great!"), "gpt-5.2");
+        assert_eq!((estimate.tokens, estimate.kind), (6 + 3 + 1 + 3, InputKind::Counted));
+        let request =
+            ChatRequest::new("gpt-5.2", [Message::system("hello world"), Message::user("hello world")]);
+        assert_eq!(exact().chat(&request, "gpt-5.2").tokens, 2 * (2 + 3 + 1) + 3);
+    }
+
+    #[test]
+    fn noise_and_foreign_scripts_are_no_longer_off_by_half() {
+        let (hindi, by_bytes) = ("नमस्ते दुनिया, आप कैसे हैं? ".repeat(100), TokenCounter::by_bytes());
+        let (exact, bytes) =
+            (exact().chat(&user(&hindi), "gpt-5.2"), by_bytes.chat(&user(&hindi), "gpt-5.2"));
+        assert!(exact.tokens * 3 / 2 < bytes.tokens, "{} and {}", exact.tokens, bytes.tokens);
+    }
+
+    #[test]
+    fn media_and_tools_are_estimated_beside_it() {
+        let image = ContentPart::image_url("https://e.com/x.png");
+        let parts = vec![ContentPart::text("hello world"), image];
+        let request = ChatRequest::new("gpt-5.2", [Message::user_parts(parts)]);
+        let estimate = exact().chat(&request, "gpt-5.2");
+        assert_eq!((estimate.tokens, estimate.kind), (1_000 + 2 + 7, InputKind::Media));
+        let tool = Tool::function("look", "hello world", json!({"d": "x".repeat(3_500)}));
+        let estimate = exact().chat(&user("hello world").tools([tool]), "gpt-5.2");
+        assert!((1_010..1_040).contains(&estimate.tokens), "{}", estimate.tokens);
+    }
+
+    #[test]
+    fn embeddings_and_responses_are_counted_too() {
+        let request = EmbeddingsRequest::new("text-embedding-3-small", ["hello world", "tiktoken is great!"]);
+        let estimate = exact().embeddings(&request, &request.model);
+        assert_eq!((estimate.tokens, estimate.kind), (8, InputKind::Counted));
+        let lists = EmbeddingsRequest { input: EmbeddingsInput::Tokens(vec![1; 7]), ..request };
+        assert_eq!(TokenCounter::by_bytes().embeddings(&lists, "x").kind, InputKind::Counted);
+        let estimate = exact().responses(&responses(json!("tiktoken is great!"), json!({})), "gpt-5.2");
+        assert_eq!((estimate.tokens, estimate.kind), (9, InputKind::Counted));
+    }
+
+    #[test]
+    fn models_whose_encoding_is_not_public_keep_the_estimate() {
+        let request = user(&"hello world ".repeat(100));
+        for model in ["claude-opus-5-5", "gemini-3-pro", "grok-5", "qwen3"] {
+            let (exact, bytes) =
+                (exact().chat(&request, model), TokenCounter::by_bytes().chat(&request, model));
+            assert_eq!(exact, bytes, "{model}");
+            assert_eq!(exact.kind, InputKind::Text);
+        }
+    }
+
+    /// The limit is far above what a debug build takes, and far below what a megabyte merged as one piece would.
+    #[test]
+    fn a_megabyte_of_one_letter_is_estimated_at_once() {
+        let counter = exact();
+        for unit in ["a", " ", "!Ⓐ", "a\u{301}"] {
+            let hostile = user(&unit.repeat(1_000_000 / unit.len()));
+            #[allow(clippy::disallowed_methods, reason = "this test is about real time")]
+            let start = std::time::Instant::now();
+            let estimate = counter.chat(&hostile, "gpt-5.2");
+            assert!(start.elapsed() < Duration::from_millis(50), "{:?} for {unit:?}", start.elapsed());
+            assert_eq!(estimate, TokenCounter::by_bytes().chat(&hostile, "gpt-5.2"), "{unit:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_guards_let_through_is_counted_quickly() {
+        let counter = exact();
+        for unit in
+            ["a".repeat(4_000) + "!", " ".repeat(4_000) + "a", "中".repeat(1_300) + " ", "x1".repeat(2_000)]
+        {
+            let hostile = user(&unit.repeat(64_000 / unit.len()));
+            #[allow(clippy::disallowed_methods, reason = "this test is about real time")]
+            let start = std::time::Instant::now();
+            let estimate = counter.chat(&hostile, "gpt-5.2");
+            println!("{:?} for {} tokens", start.elapsed(), estimate.tokens);
+            assert_eq!(estimate.kind, InputKind::Counted);
+            assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+        }
+    }
 }

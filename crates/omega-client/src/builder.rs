@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use omega_config::{Arguments, Config, ConfigError, FileChoice, Loaded, Sources};
+use omega_config::{Arguments, Config, ConfigError, Estimates, FileChoice, Loaded, Sources, Tokenizer};
 use omega_protocol::TokenCounter;
 use omega_transport::{HttpTransport, ProxySettings, Transport, TransportConfig, TransportError};
 use secrecy::{ExposeSecret, SecretString};
@@ -203,6 +203,7 @@ impl Builder {
         for model in std::iter::once(&config.model).chain(&config.fallbacks) {
             registry.target(model).map_err(|error| Error::new(ErrorKind::Config, error.message()))?;
         }
+        let counter = counter(&config.estimates)?;
         let (transport, pool) = match transport {
             Some(transport) => (transport, None),
             None => {
@@ -214,7 +215,7 @@ impl Builder {
         announce(&loaded);
         Ok(UnifiedLLMClient::from_inner(Inner {
             failover_wait: loaded.config.failover_wait,
-            counter: TokenCounter::by_bytes(),
+            counter,
             loaded,
             registry,
             transport,
@@ -312,6 +313,19 @@ fn provider<'c>(config: &'c mut Config, name: &str) -> Result<&'c mut omega_conf
     };
     let unknown = || Error::new(ErrorKind::Config, format!("no provider is called `{name}`"));
     config.provider_mut(known).ok_or_else(unknown)
+}
+
+/// What estimates input tokens. The tokenizer's tables are unpacked here, so that no call waits for them.
+fn counter(estimates: &Estimates) -> Result<TokenCounter, Error> {
+    match estimates.tokenizer {
+        Tokenizer::Off => Ok(TokenCounter::by_bytes()),
+        Tokenizer::Exact => TokenCounter::exact(estimates.exact_bytes_max).map_err(|missing| {
+            let message = format!(
+                "estimates.tokenizer: {missing}; build with `--features tokenizer`, or set it to `off` to estimate by bytes"
+            );
+            Error::new(ErrorKind::Config, message).with_source(missing)
+        }),
+    }
 }
 
 /// The transport's configuration with the certificates and proxies of ours.

@@ -141,13 +141,14 @@ fn settings(config: &Config, layers: &Layers) -> Vec<Setting> {
 
 /// Brings together what belongs together: each section, and in it each provider, in the order they first appear.
 fn gather(settings: &mut [Setting], config: &Config) {
-    const SECTIONS: [&str; 7] = [
+    const SECTIONS: [&str; 8] = [
         "resilience",
         "circuit_breaker",
         "backoff",
         "retry_budget",
         "rate_limiting",
         "streaming",
+        "estimates",
         "providers",
     ];
     settings.sort_by_key(|setting| {

@@ -7,7 +7,7 @@ use crate::explain::shown;
 use crate::keys::{self, Key, Place};
 
 /// The heading and introduction of each section, in the order of the document.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("", "Top level"),
     ("resilience", "resilience"),
     ("circuit_breaker", "circuit_breaker"),
@@ -15,6 +15,7 @@ const SECTIONS: [(&str, &str); 8] = [
     ("retry_budget", "retry_budget"),
     ("rate_limiting", "rate_limiting"),
     ("streaming", "streaming"),
+    ("estimates", "estimates"),
     ("providers", "providers"),
 ];
 

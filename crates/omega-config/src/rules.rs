@@ -6,7 +6,7 @@
 
 use omega_protocol::{AnthropicVersion, Dialect, GoogleVersion};
 
-use crate::config::Config;
+use crate::config::{Config, Tokenizer};
 use crate::error::Problem;
 use crate::file::FileText;
 use crate::keys::{Key, Place, is_loopback, owner_of_key_variable, spelled_in_capitals};
@@ -227,6 +227,7 @@ fn warn_of_idle_settings(config: &Config, layers: &Layers, warnings: &mut Vec<St
     let idle = [
         (config.breaker.failure_rate.is_none(), "circuit_breaker.failure_rate.", "percent"),
         (config.breaker.slow_first_token.is_none(), "circuit_breaker.slow_first_token.", "threshold_seconds"),
+        (config.estimates.tokenizer == Tokenizer::Off, "estimates.", "tokenizer"),
     ];
     for (key, _, said) in layers.iter() {
         for (off, section, switch) in idle {

@@ -170,3 +170,35 @@ async fn what_answers_once_cost_never_shuts_a_model_out() {
     let error = client.chat("x".repeat(35_000)).await.unwrap_err();
     assert!(error.to_string().contains("no wait helps"), "{error}");
 }
+
+#[cfg(not(feature = "tokenizer"))]
+#[test]
+fn a_tokenizer_this_build_lacks_is_refused_with_the_way_to_get_it() {
+    let upstream = Upstream::sequence([openai::answer("ok")]);
+    let error = configured(&upstream, "estimates: {tokenizer: exact}").build().unwrap_err();
+    assert_eq!(error.kind(), omega_client::ErrorKind::Config);
+    assert_eq!(
+        error.message(),
+        "estimates.tokenizer: this build has no tokenizer: it was made without the cargo feature `tokenizer`; build \
+         with `--features tokenizer`, or set it to `off` to estimate by bytes"
+    );
+}
+
+#[cfg(feature = "tokenizer")]
+#[tokio::test(start_paused = true)]
+async fn with_the_tokenizer_text_is_counted_and_still_corrected() {
+    let yaml = "estimates: {tokenizer: exact}";
+    let client = configured(&reporting_upstream(0, 0), yaml).build().unwrap();
+    let counted = reserved(&client, "openai", "gpt-5.2").await;
+    assert!((430..450).contains(&counted), "{counted}: eight of the letter are one token");
+    let claude = reserved(&client, "anthropic", "claude-opus-5-5").await;
+    assert!((1_590..1_610).contains(&claude), "{claude}: by bytes, its encoding is not public");
+
+    let client = configured(&reporting_upstream(2 * counted, 1), yaml).build().unwrap();
+    client.chat(request("gpt-5.2")).await.unwrap();
+    assert_eq!(reserved(&client, "openai", "gpt-5.2").await, counted * 3 / 2 + counted % 2);
+
+    let yaml = "estimates: {tokenizer: exact, exact_bytes_max: 3478}";
+    let client = configured(&reporting_upstream(0, 0), yaml).build().unwrap();
+    assert_eq!(reserved(&client, "openai", "gpt-5.2").await, 1_000, "one byte too many");
+}

@@ -1,4 +1,4 @@
-//! The rows of the call itself: model, attempts, deadline, breaker, backoff, budget, streams, certificates.
+//! The rows of the call itself: model, attempts, deadline, breaker, backoff, budget, streams, estimates, certificates.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,9 +6,10 @@ use std::time::Duration;
 use omega_policy::{BreakerMode, BreakerScope, FailureRate, Jitter, SlowFirstToken};
 
 use super::{DAY, Key, TICK, count, seconds, text};
+use crate::config::Tokenizer;
 use crate::value::{Kind, Value, shortened};
 
-pub(super) static KEYS: [Key; 40] = [
+pub(super) static KEYS: [Key; 42] = [
     Key::new(
         "model",
         text("a model's name", not_blank),
@@ -329,6 +330,27 @@ pub(super) static KEYS: [Key; 40] = [
         "Ask for a stream upstream even when the caller wants a whole answer, so that the clocks guard it too.",
         |c, _| Value::Switch(c.guard_whole_answers),
         |c, _, v| c.guard_whole_answers = v.on(),
+    ),
+    Key::new(
+        "estimates.tokenizer",
+        Kind::Word(&["exact"]),
+        "Count the text of OpenAI's models by their own tokenizer instead of by bytes; takes a build with the cargo feature `tokenizer`.",
+        |c, _| match c.estimates.tokenizer {
+            Tokenizer::Off => Value::Absent,
+            Tokenizer::Exact => Value::Word("exact"),
+        },
+        |c, _, v| {
+            c.estimates.tokenizer =
+                if matches!(v, Value::Word(_)) { Tokenizer::Exact } else { Tokenizer::Off };
+        },
+    )
+    .or("off"),
+    Key::new(
+        "estimates.exact_bytes_max",
+        count(0, 256 * 1024),
+        "With the tokenizer: a request with more bytes of text than this is estimated by bytes, so that none can burn time.",
+        |c, _| Value::Count(c.estimates.exact_bytes_max),
+        |c, _, v| c.estimates.exact_bytes_max = v.count(),
     ),
     Key::new(
         "tls.ca_file",

@@ -172,6 +172,11 @@ fn settings_without_effect_are_warned_about() {
             "`circuit_breaker.failure_rate.min_calls` (test.yaml:1) has no effect while `circuit_breaker.failure_rate.percent` is off"
         ]
     );
+    let loaded = load("estimates: {exact_bytes_max: 100}", &[]).unwrap();
+    assert_eq!(
+        loaded.warnings,
+        ["`estimates.exact_bytes_max` (test.yaml:1) has no effect while `estimates.tokenizer` is off"]
+    );
     let loaded = load("circuit_breaker: {failure_rate: {percent: 90, min_calls: 5}}", &[]).unwrap();
     assert!(loaded.warnings.is_empty());
     let rate = loaded.config.breaker.failure_rate.unwrap();

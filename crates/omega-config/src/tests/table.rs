@@ -8,7 +8,7 @@ use super::load;
 use crate::keys::{self, Place};
 use crate::provider::ProviderSettings;
 use crate::value::{Kind, Value};
-use crate::{Config, Dialect};
+use crate::{Config, Dialect, Tokenizer};
 
 /// A configuration with one more provider and one model with limits, so that every row has a place.
 fn furnished() -> Config {
@@ -223,6 +223,22 @@ fn the_defaults_are_the_specifications() {
         assert_eq!(seconds.map(|clock| clock.as_secs()), [30, 120, 300, 60]);
     }
     assert_eq!((config.timeout.as_secs(), config.failover_wait.as_secs()), (600, 5));
+}
+
+#[test]
+fn the_tokenizer_is_off_unless_it_is_asked_for_by_name() {
+    let estimates = |yaml: &str| load(yaml, &[]).unwrap().config.estimates;
+    assert_eq!(estimates(""), crate::Estimates { tokenizer: Tokenizer::Off, exact_bytes_max: 65_536 });
+    assert_eq!(estimates("estimates: {tokenizer: off}").tokenizer, Tokenizer::Off);
+    let wanted = estimates("estimates: {tokenizer: exact, exact_bytes_max: 4096}");
+    assert_eq!(wanted, crate::Estimates { tokenizer: Tokenizer::Exact, exact_bytes_max: 4_096 });
+    let variables = [("OMEGA_ESTIMATES_TOKENIZER", "exact")];
+    assert_eq!(load("", &variables).unwrap().config.estimates.tokenizer, Tokenizer::Exact);
+    for yaml in
+        ["estimates: {tokenizer: on}", "estimates: {tokenizer: o200k}", "estimates: {exact_bytes_max: -1}"]
+    {
+        assert!(load(yaml, &[]).is_err(), "{yaml}");
+    }
 }
 
 #[test]

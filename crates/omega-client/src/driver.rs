@@ -4,36 +4,29 @@
 //! provider said (the protocol does). A future dropped at any await returns what it holds: a [`Place`] leaves the
 //! queue, a [`Held`] permit goes back without a verdict.
 
+mod conclusion;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::Request;
-use omega_policy::{
-    Call, Demand, Failure, FailureKind, GiveUp, Outcome, Rejection, Timestamp, Usage, Verdict,
-};
+use omega_policy::{Call, Demand, FailureKind, GiveUp, Rejection, Timestamp, Verdict};
 use omega_protocol::{ProviderError, Streaming};
-use omega_transport::{Body, Response, TransportError};
 
 use crate::answer::{Attempt, AttemptOutcome};
 use crate::asked::Asked as _;
 use crate::client::Inner;
 use crate::error::{Error, ErrorKind};
 use crate::events::ClientEvent;
-use crate::exchange::{Complete, Exchange, Facts, Incoming, Received};
-use crate::first_token;
-use crate::refusal::rejected;
+use crate::exchange::{Complete, Exchange, Facts, Received};
 use crate::registry::Target;
 use crate::scope::{Counters, Decision, Held, Place};
+use crate::send::{Outgoing, send};
 use crate::telemetry;
-use crate::watch::{Fault, Limits, Watch, seconds};
+use crate::watch::{Fault, Limits, Watch};
 
-/// An error body is read up to here; what a provider has to say fits into far less, an edge's HTML page mostly too.
-const ERROR_BYTES_MAX: usize = 64 * 1024;
-
-/// An error's status has come and says nearly everything: its body is awaited no longer than this. Judgement; it
-/// usually is in the same packet.
-const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
+pub(crate) use conclusion::failed_outcome;
 
 /// A waiter looks around for a free target at most this often, also with a `failover_wait_seconds` of 0.
 const LOOK_AROUND_MIN: Duration = Duration::from_millis(100);
@@ -180,7 +173,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
             };
             let limits = self.limits(&target, &call, streaming, facts.reasons_first);
             let watch = Watch::new(Arc::clone(&self.client.clock), limits, sent_at, self.plan.deadline);
-            match self.send(&target, request.clone(), streaming, watch, &facts, &mut held).await {
+            let outgoing = Outgoing { request: request.clone(), streaming, watch };
+            match send::<E>(self.client, &target, outgoing, &facts, &mut held).await {
                 Ok(received) => {
                     let served = self.answered(target, received, held, call, &began);
                     return Asked::Answered(Box::new(served));
@@ -373,45 +367,6 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Limits { first_byte: clocks.first_byte, first_content, gap: clocks.gap }
     }
 
-    /// One attempt: from the first byte out to the answer, or to its first content.
-    async fn send(
-        &self,
-        target: &Target,
-        request: Request<Bytes>,
-        streaming: Streaming,
-        mut watch: Watch,
-        facts: &Facts,
-        held: &mut Held,
-    ) -> Result<Received<E::Answer>, Fault> {
-        let (member, client) = (&target.member, self.client);
-        let provider = member.provider();
-        held.sent(facts.input);
-        let response = watch.over(client.transport.send(request)).await?;
-        let Response { head, mut body } = response.map_err(|error| unreachable_provider(&error))?;
-        watch.heard();
-        let date = client.clock.date();
-        if let Some(hint) = provider.quota_hint(&head.headers, date) {
-            member.scope.handle_hint(facts.model, &hint, watch.now());
-        }
-        if !head.status.is_success() {
-            let said = error_body(&mut body, &mut watch).await;
-            let mut error = provider.classify(head.status, &head.headers, &said, date);
-            name_request(&mut error, provider.request_id(&head.headers));
-            member.redact(&mut error);
-            return Err(Fault::Provider(error));
-        }
-        let request_id = provider.request_id(&head.headers).map(str::to_owned);
-        let incoming = Incoming { provider, streaming, headers: head.headers, body, watch, facts, held };
-        self.exchange.receive(incoming).await.map_err(|fault| match fault {
-            Fault::Provider(mut error) => {
-                name_request(&mut error, request_id.as_deref());
-                member.redact(&mut error);
-                Fault::Provider(error)
-            }
-            deadline @ Fault::Deadline { .. } => deadline,
-        })
-    }
-
     /// The answer is here, or has begun.
     fn answered(
         &mut self,
@@ -481,87 +436,6 @@ impl<'c, E: Exchange> Driver<'c, E> {
         if kind.meaning().fallback { Then::Next(error) } else { Then::Stop(error) }
     }
 
-    /// The call's own time ran out while the provider was at work.
-    fn interrupted(
-        &mut self,
-        target: &Target,
-        held: Held,
-        call: &mut Call,
-        heard: bool,
-        began: &Began,
-    ) -> Error {
-        let now = self.client.clock.now();
-        let waited = now.saturating_since(began.at).saturating_sub(began.queued);
-        let attempt = call.attempts + 1;
-        // Whoever sets a short deadline learns nothing about the provider by it. But one that has not sent a byte
-        // for as long as counts as silence elsewhere has earned the verdict: else a hanging provider would never
-        // open its circuit for callers in a hurry.
-        if !heard && waited >= first_token::FLOOR {
-            self.client.fail(held, call, Failure::new(FailureKind::Timeout));
-        } else {
-            drop(held);
-        }
-        let message = format!("no answer before the call's deadline ({} s)", seconds(self.allowed()));
-        telemetry::attempt_out_of_time(attempt, self.plan.max_attempts, &message);
-        let outcome = AttemptOutcome::Failed {
-            kind: FailureKind::Timeout,
-            status: None,
-            code: None,
-            message: message.clone(),
-        };
-        self.record(target, began, outcome);
-        Error::new(ErrorKind::Deadline, format!("{}: {message}", target.member.name))
-            .at(&target.member.name, &target.model)
-    }
-
-    fn out_of_time(&self) -> Error {
-        Error::new(
-            ErrorKind::Deadline,
-            format!("the call's deadline ({} s) passed before it could be sent", seconds(self.allowed())),
-        )
-    }
-
-    fn allowed(&self) -> Duration {
-        self.plan.deadline.saturating_since(self.plan.started)
-    }
-
-    /// Our own layers said no. `last`: what the provider had said before, if this was a retry.
-    fn refused(
-        &mut self,
-        target: &Target,
-        rejection: &Rejection,
-        last: Option<Error>,
-        began: &Began,
-    ) -> Error {
-        Counters::add(&target.member.scope.counters.refused);
-        let error = rejected(target, rejection, self.client.clock.now());
-        let outcome = AttemptOutcome::Refused {
-            kind: error.kind(),
-            retry_after: error.retry_after(),
-            message: error.message().to_owned(),
-        };
-        self.record(target, began, outcome);
-        match last {
-            // A retry that finds no quota in time: what the provider said explains more than our own limit does.
-            Some(said) if !matches!(rejection, Rejection::CircuitOpen { .. }) => {
-                said.with_retry_after(error.retry_after())
-            }
-            _ => error,
-        }
-    }
-
-    /// Another target was free.
-    fn moved(&mut self, target: &Target, began: &Began) -> Error {
-        let name = &target.member.name;
-        let message = format!(
-            "{name}: its queue is longer than {} s while another target is free",
-            seconds(self.client.failover_wait)
-        );
-        let (kind, retry_after) = (ErrorKind::RateLimited, None);
-        self.record(target, began, AttemptOutcome::Refused { kind, retry_after, message: message.clone() });
-        Error::new(kind, message).at(name, &target.model)
-    }
-
     fn note_failover(&self, from: &Target, to: &Target, why: &Error) {
         Counters::add(&from.member.scope.counters.failed_over);
         telemetry::failed_over(&from.member.name, &to.member.name, &to.model, why);
@@ -572,100 +446,9 @@ impl<'c, E: Exchange> Driver<'c, E> {
             at,
         });
     }
-
-    fn record(&mut self, target: &Target, began: &Began, outcome: AttemptOutcome) {
-        self.attempts.push(Attempt {
-            provider: target.member.name.to_string(),
-            model: target.model.clone(),
-            started: began.at.saturating_since(self.plan.started),
-            elapsed: self.client.clock.now().saturating_since(began.at),
-            queued: began.queued,
-            outcome,
-        });
-    }
-
-    /// One error out of all: what a provider said before what we refused, what we refused before what could not be
-    /// asked; among equals the first, since it is about the model the caller wanted. The others are named behind it.
-    fn conclusion(self) -> Error {
-        let rank = |error: &Error| match (error.origin(), error.kind()) {
-            (_, ErrorKind::Config | ErrorKind::Unsupported) => 0,
-            (crate::Origin::Local, ErrorKind::CircuitOpen | ErrorKind::RateLimited) => 1,
-            _ => 2,
-        };
-        let soonest = self.errors.iter().filter_map(Error::retry_after).min();
-        let best = (0..self.errors.len()).rev().max_by_key(|at| rank(&self.errors[*at])).unwrap_or(0);
-        let mut errors = self.errors;
-        let mut error = if errors.is_empty() {
-            Error::new(ErrorKind::Config, "the call has no target")
-        } else {
-            errors.remove(best)
-        };
-        for other in &errors {
-            error = error.with_note(&format!("; also: {}", other.message()));
-        }
-        error.with_retry_after(soonest).with_attempts(self.attempts)
-    }
-}
-
-impl Inner {
-    /// An attempt was answered completely.
-    pub(crate) fn succeed(&self, held: Held, call: &mut Call, usage: Option<Usage>) {
-        Counters::add(&held.scope().counters.answered);
-        let now = self.clock.now();
-        // A success draws no chance: there is no delay to vary.
-        held.complete(call, &Outcome::Success { usage }, now, omega_policy::Chance::ZERO);
-    }
-
-    /// An attempt failed.
-    pub(crate) fn fail(&self, held: Held, call: &mut Call, failure: Failure) -> (Verdict, Timestamp) {
-        let counters = &held.scope().counters;
-        Counters::add(&counters.failed);
-        if failure.kind == FailureKind::Throttled {
-            Counters::add(&counters.throttled);
-        }
-        let now = self.clock.now();
-        (held.complete(call, &Outcome::Failure(failure), now, self.dice.roll()), now)
-    }
-}
-
-pub(crate) fn failed_outcome(said: &ProviderError) -> AttemptOutcome {
-    AttemptOutcome::Failed {
-        kind: said.failure.kind,
-        status: said.status,
-        code: said.code.clone().or_else(|| said.error_type.clone()),
-        message: said.message.clone(),
-    }
 }
 
 /// An answer that says: not as a stream. It objects to the field that only we have set.
 fn refuses_to_stream(said: &ProviderError) -> bool {
     said.failure.kind == FailureKind::Invalid && said.param.as_deref() == Some("stream")
-}
-
-fn name_request(error: &mut ProviderError, request_id: Option<&str>) {
-    if error.request_id.is_none() {
-        error.request_id = request_id.map(str::to_owned);
-    }
-}
-
-/// The provider could not be reached, or went away before it answered.
-fn unreachable_provider(error: &TransportError) -> Fault {
-    Fault::Provider(ProviderError::new(FailureKind::Transport, error.to_string()))
-}
-
-/// What there is of an error's body. A body that breaks, stalls or is endless is judged by what came of it.
-async fn error_body(body: &mut Body, watch: &mut Watch) -> Bytes {
-    let mut said = BytesMut::new();
-    let reading = async {
-        while let Some(Ok(chunk)) = body.chunk().await {
-            let room = ERROR_BYTES_MAX - said.len();
-            said.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if said.len() >= ERROR_BYTES_MAX {
-                break;
-            }
-        }
-    };
-    // A clock that runs out here leaves the status, which says enough.
-    let _ = tokio::time::timeout(ERROR_BODY_WAIT, watch.over(reading)).await;
-    said.freeze()
 }

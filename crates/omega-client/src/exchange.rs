@@ -93,10 +93,7 @@ pub(crate) trait Exchange: Send {
         endpoint: &Endpoint,
         guard: bool,
     ) -> Result<(Request<Bytes>, Streaming), EncodeError>;
-    fn receive(
-        &self,
-        incoming: Incoming<'_>,
-    ) -> impl Future<Output = Result<Received<Self::Answer>, Fault>> + Send;
+    fn receive(incoming: Incoming<'_>) -> impl Future<Output = Result<Received<Self::Answer>, Fault>> + Send;
 }
 
 /// A chat call whose answer is wanted whole.
@@ -128,7 +125,7 @@ impl Exchange for WholeChat {
         })
     }
 
-    async fn receive(&self, mut incoming: Incoming<'_>) -> Result<Received<ChatResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<ChatResponse>, Fault> {
         if incoming.is_whole() {
             let response = incoming.provider.decode_chat(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
@@ -183,7 +180,7 @@ impl Exchange for StreamedChat {
         Ok((provider.encode_chat(endpoint, &self.request, Streaming::Stream)?, Streaming::Stream))
     }
 
-    async fn receive(&self, incoming: Incoming<'_>) -> Result<Received<Begun<Chat>>, Fault> {
+    async fn receive(incoming: Incoming<'_>) -> Result<Received<Begun<Chat>>, Fault> {
         let (reader, facts, held) = incoming.reader::<Chat>(incoming_chat);
         begin(reader, facts, held).await
     }
@@ -220,7 +217,7 @@ impl Exchange for WholeResponses {
         })
     }
 
-    async fn receive(&self, mut incoming: Incoming<'_>) -> Result<Received<ResponsesResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<ResponsesResponse>, Fault> {
         if incoming.is_whole() {
             let response = incoming.provider.decode_responses(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
@@ -269,7 +266,7 @@ impl Exchange for StreamedResponses {
         Ok((provider.encode_responses(endpoint, &self.request, Streaming::Stream)?, Streaming::Stream))
     }
 
-    async fn receive(&self, incoming: Incoming<'_>) -> Result<Received<Begun<Responses>>, Fault> {
+    async fn receive(incoming: Incoming<'_>) -> Result<Received<Begun<Responses>>, Fault> {
         let (reader, facts, held) = incoming.reader::<Responses>(incoming_responses);
         begin(reader, facts, held).await
     }
@@ -303,7 +300,7 @@ impl Exchange for Embeddings {
         Ok((provider.encode_embeddings(endpoint, &self.request)?, Streaming::Whole))
     }
 
-    async fn receive(&self, mut incoming: Incoming<'_>) -> Result<Received<EmbeddingsResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<EmbeddingsResponse>, Fault> {
         let provider = incoming.provider;
         let body = incoming.whole_body().await?;
         let answer = provider.decode_embeddings(&body)?;

@@ -40,6 +40,7 @@ mod reader;
 mod refusal;
 mod registry;
 mod scope;
+mod send;
 mod stats;
 mod streams;
 mod telemetry;

@@ -36,6 +36,8 @@ pub struct Config {
     pub retry_budget: BudgetConfig,
     /// The switch of the retry budget. Default on.
     pub retry_budget_enabled: bool,
+    /// A second request beside a slow one. Default off.
+    pub hedging: HedgingSettings,
     /// The stream clocks of providers that do not say otherwise; each provider's own are in
     /// [`ProviderSettings::streaming`].
     pub streaming: StreamClocks,
@@ -65,6 +67,7 @@ impl Default for Config {
             rate_limiting: true,
             retry_budget: BudgetConfig::default(),
             retry_budget_enabled: true,
+            hedging: HedgingSettings::default(),
             streaming: StreamClocks::default(),
             guard_whole_answers: true,
             estimates: Estimates::default(),
@@ -118,6 +121,21 @@ impl Config {
     /// The same, to be changed.
     pub fn providers_mut(&mut self) -> impl Iterator<Item = &mut ProviderSettings> {
         self.providers.iter_mut()
+    }
+}
+
+/// A call that is slow to begin is also sent to another target; the first to begin its answer is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HedgingSettings {
+    /// The switch. Default off: a hedge is a second request that is paid for.
+    pub enabled: bool,
+    /// Hedges as a share of the calls that have another target, at most, in percent; 1 to 100. Default 2.
+    pub percent: u32,
+}
+
+impl Default for HedgingSettings {
+    fn default() -> Self {
+        Self { enabled: false, percent: 2 }
     }
 }
 

@@ -28,7 +28,9 @@ mod variables;
 mod yaml;
 
 pub use arguments::Arguments;
-pub use config::{Config, Estimates, ProxySettings, State, StreamClocks, TlsSettings, Tokenizer};
+pub use config::{
+    Config, Estimates, HedgingSettings, ProxySettings, State, StreamClocks, TlsSettings, Tokenizer,
+};
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use explain::{check_json, explain_json, render_check, render_explain};

@@ -141,11 +141,12 @@ fn settings(config: &Config, layers: &Layers) -> Vec<Setting> {
 
 /// Brings together what belongs together: each section, and in it each provider, in the order they first appear.
 fn gather(settings: &mut [Setting], config: &Config) {
-    const SECTIONS: [&str; 8] = [
+    const SECTIONS: [&str; 9] = [
         "resilience",
         "circuit_breaker",
         "backoff",
         "retry_budget",
+        "hedging",
         "rate_limiting",
         "streaming",
         "estimates",

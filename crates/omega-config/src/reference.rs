@@ -7,12 +7,13 @@ use crate::explain::shown;
 use crate::keys::{self, Key, Place};
 
 /// The heading and introduction of each section, in the order of the document.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("", "Top level"),
     ("resilience", "resilience"),
     ("circuit_breaker", "circuit_breaker"),
     ("backoff", "backoff"),
     ("retry_budget", "retry_budget"),
+    ("hedging", "hedging"),
     ("rate_limiting", "rate_limiting"),
     ("streaming", "streaming"),
     ("estimates", "estimates"),

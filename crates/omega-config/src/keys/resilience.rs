@@ -9,7 +9,7 @@ use super::{DAY, Key, TICK, count, seconds, text};
 use crate::config::Tokenizer;
 use crate::value::{Kind, Value, shortened};
 
-pub(super) static KEYS: [Key; 42] = [
+pub(super) static KEYS: [Key; 44] = [
     Key::new(
         "model",
         text("a model's name", not_blank),
@@ -281,6 +281,20 @@ pub(super) static KEYS: [Key; 42] = [
         "Retries in hand at the start.",
         |c, _| Value::Count(c.retry_budget.opening.into()),
         |c, _, v| c.retry_budget.opening = v.count32(),
+    ),
+    Key::new(
+        "hedging.enabled",
+        Kind::Switch,
+        "Send a call that is slow to begin to a fallback as well, and take whichever begins to answer first. Each such hedge is a second request that is paid for.",
+        |c, _| Value::Switch(c.hedging.enabled),
+        |c, _, v| c.hedging.enabled = v.on(),
+    ),
+    Key::new(
+        "hedging.percent",
+        count(1, 100),
+        "Hedges as a share of the calls that have a fallback, at most. Slow is what takes longer than 95 % of the model's recent first tokens.",
+        |c, _| Value::Count(c.hedging.percent.into()),
+        |c, _, v| c.hedging.percent = v.count32(),
     ),
     Key::new(
         "streaming.first_byte_seconds",

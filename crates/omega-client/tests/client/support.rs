@@ -365,13 +365,17 @@ pub fn assert_nothing_held(client: &UnifiedLLMClient) {
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
     _guard: tracing::subscriber::DefaultGuard,
+    /// While there is only one subscriber, `tracing` asks the thread that comes to a line first whether anybody
+    /// listens, and keeps the answer for all threads. With a second one it asks them all.
+    _second: tracing::Dispatch,
 }
 
 impl Log {
     pub fn capture() -> Self {
         let lines: Arc<Mutex<Vec<String>>> = Arc::default();
         let guard = tracing::subscriber::set_default(Recorder { lines: Arc::clone(&lines) });
-        Self { lines, _guard: guard }
+        let second = tracing::Dispatch::new(Recorder { lines: Arc::default() });
+        Self { lines, _guard: guard, _second: second }
     }
 
     /// Lines of the client's own target, as they are.

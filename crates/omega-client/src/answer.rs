@@ -56,7 +56,7 @@ pub struct Attempt {
 impl Attempt {
     /// Whether the provider was really asked.
     pub fn was_sent(&self) -> bool {
-        matches!(self.outcome, AttemptOutcome::Answered | AttemptOutcome::Failed { .. })
+        !matches!(self.outcome, AttemptOutcome::Refused { .. } | AttemptOutcome::Skipped { .. })
     }
 }
 
@@ -86,6 +86,9 @@ pub enum AttemptOutcome {
         /// In words.
         message: String,
     },
+    /// The provider was asked, and left when the other one of a hedged pair decided the call: it began to answer first,
+    /// or failed in a way that no other target may answer.
+    Cancelled,
     /// This target cannot take the call at all: no key, or a request its protocol cannot express.
     Skipped {
         /// In words.

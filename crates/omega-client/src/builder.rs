@@ -15,6 +15,7 @@ use crate::client::{Calls, Inner, UnifiedLLMClient};
 use crate::clock::{Clock, Dice, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
+use crate::hedge_budget::HedgeBudget;
 use crate::registry::Registry;
 use crate::telemetry;
 
@@ -224,6 +225,7 @@ impl Builder {
             dice: Dice::new(seed),
             subscribers,
             calls: Calls::default(),
+            hedges: HedgeBudget::default(),
         }))
     }
 }

@@ -20,6 +20,7 @@ use crate::driver::{Driver, Plan, Served};
 use crate::error::{Error, ErrorKind};
 use crate::events::{ClientEvent, Events};
 use crate::exchange::{Embeddings, Exchange, StreamedChat, StreamedResponses, WholeChat, WholeResponses};
+use crate::hedge_budget::HedgeBudget;
 use crate::registry::{Registry, Target};
 use crate::stats::{self, ResilienceStats};
 use crate::streams::{ChatStream, ResponsesStream};
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) counter: TokenCounter,
     pub(crate) subscribers: broadcast::Sender<ClientEvent>,
     pub(crate) calls: Calls,
+    pub(crate) hedges: HedgeBudget,
 }
 
 /// Counts of calls since the client was built.
@@ -69,6 +71,8 @@ pub(crate) struct Calls {
     pub(crate) answered: AtomicU64,
     pub(crate) failed: AtomicU64,
     pub(crate) in_flight: AtomicU64,
+    pub(crate) hedged: AtomicU64,
+    pub(crate) hedges_won: AtomicU64,
 }
 
 impl UnifiedLLMClient {
@@ -184,7 +188,8 @@ impl UnifiedLLMClient {
         self.inner.clock.now().saturating_since(Timestamp::ZERO)
     }
 
-    /// Listens to what happens from now on: transitions of circuits, limits, pauses, retries, failovers.
+    /// Listens to what happens from now on: transitions of circuits, limits, pauses, retries, hedges,
+    /// failovers.
     pub fn subscribe(&self) -> Events {
         Events(self.inner.subscribers.subscribe())
     }

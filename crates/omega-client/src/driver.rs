@@ -2,9 +2,11 @@
 //!
 //! One deadline lies over all of it. Nothing here decides what a failure means (the policy's table does) or what a
 //! provider said (the protocol does). A future dropped at any await returns what it holds: a [`Place`] leaves the
-//! queue, a [`Held`] permit goes back without a verdict.
+//! queue, a [`Held`] permit goes back without a verdict. Only a hedge (`hedge.rs`) makes two attempts of a call fly at
+//! once.
 
 mod conclusion;
+mod hedge;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +27,8 @@ use crate::scope::{Counters, Decision, Held, Place};
 use crate::send::{Outgoing, send};
 use crate::telemetry;
 use crate::watch::{Fault, Limits, Watch};
+
+use hedge::{Flight, Landed, Raced};
 
 pub(crate) use conclusion::failed_outcome;
 
@@ -61,6 +65,8 @@ pub(crate) struct Driver<'c, E> {
     queued: Duration,
     /// Which targets' protocols can express the call, as far as it was tried.
     fits: Vec<Option<bool>>,
+    /// A target that has said as a hedge that asking it again is no use, and what follows from it.
+    hopeless: Option<(usize, Then)>,
     /// Why each target so far could not serve it.
     errors: Vec<Error>,
 }
@@ -89,9 +95,16 @@ enum Entered {
 
 /// How it goes on after a failed attempt.
 enum Then {
-    Again(Error),
+    Again { at: Timestamp, delay: Duration, error: Error },
     Next(Error),
     Stop(Error),
+}
+
+/// Whether a failed attempt may be followed by another one at the same target.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Retries {
+    AsAllowed,
+    None,
 }
 
 /// One attempt, for its record.
@@ -100,10 +113,16 @@ struct Began {
     queued: Duration,
 }
 
+impl Began {
+    fn sent_at(&self) -> Timestamp {
+        self.at + self.queued
+    }
+}
+
 impl<'c, E: Exchange> Driver<'c, E> {
     pub(crate) fn new(client: &'c Inner, exchange: E, plan: Plan) -> Self {
         let (attempts, errors, fits) = (Vec::new(), Vec::new(), vec![None; plan.targets.len()]);
-        Self { client, exchange, plan, attempts, queued: Duration::ZERO, fits, errors }
+        Self { client, exchange, plan, attempts, queued: Duration::ZERO, fits, hopeless: None, errors }
     }
 
     /// Runs the call to its end.
@@ -133,6 +152,11 @@ impl<'c, E: Exchange> Driver<'c, E> {
 
     /// Asks one target until it has answered or there is no use in asking it again.
     async fn ask(&mut self, index: usize, mut carried: Option<Held>) -> Asked<E::Answer> {
+        match self.hopeless.take_if(|(at, _)| *at == index) {
+            Some((_, Then::Next(error) | Then::Again { error, .. })) => return Asked::Next(error),
+            Some((_, Then::Stop(error))) => return Asked::Stop(error),
+            None => {}
+        }
         let target = self.plan.targets[index].clone();
         let guard = self.client.loaded.config.guard_whole_answers && !target.refuses_streams();
         let (mut request, mut streaming) = match self.encode(&target, guard) {
@@ -174,32 +198,71 @@ impl<'c, E: Exchange> Driver<'c, E> {
             let limits = self.limits(&target, &call, streaming, facts.reasons_first);
             let watch = Watch::new(Arc::clone(&self.client.clock), limits, sent_at, self.plan.deadline);
             let outgoing = Outgoing { request: request.clone(), streaming, watch };
-            match send::<E>(self.client, &target, outgoing, &facts, &mut held).await {
+            let landed = match self.hedge_after(index, streaming, &facts) {
+                None => {
+                    let result = send::<E>(self.client, &target, outgoing, &facts, &mut held).await;
+                    Landed { held, result, hedge: None }
+                }
+                Some(after) => {
+                    let first = Flight::new::<E>(self.client, target.clone(), outgoing, facts, held);
+                    match self.race(index, first, &facts, &began, after).await {
+                        Raced::Landed(landed) => *landed,
+                        Raced::Won(served) => return Asked::Answered(served),
+                        // Nobody has seen anything of it: as though the call had not been sent yet.
+                        Raced::Broke(error) => {
+                            last = Some(error);
+                            call = self.call(&target, &facts, self.client.clock.now());
+                            continue;
+                        }
+                    }
+                }
+            };
+            let Landed { held, result, hedge } = landed;
+            match result {
                 Ok(received) => {
                     let served = self.answered(target, received, held, call, &began);
                     return Asked::Answered(Box::new(served));
                 }
                 Err(Fault::Deadline { heard }) => {
-                    return Asked::Stop(self.interrupted(&target, held, &mut call, heard, &began));
+                    let error = self.interrupted(&target, held, &mut call, heard, &began);
+                    // It has the same deadline, and ends with it.
+                    return match self.await_hedge(index, hedge).await {
+                        Some(served) => Asked::Answered(served),
+                        None => Asked::Stop(error),
+                    };
                 }
                 Err(Fault::Provider(said)) => {
                     let unwanted = E::WHOLE && streaming == Streaming::Stream && refuses_to_stream(&said);
                     let now = self.client.clock.now();
                     call.alternative = call.alternative && self.has_fitting_alternative(index, now);
-                    let then = self.failed(&target, said, held, &mut call, &began).await;
+                    let retries = Retries::AsAllowed;
+                    let then = self.failed(&target, said, held, &mut call, retries, &began);
                     // The caller never asked for a stream; we did, to guard the answer. Who will not stream is asked
                     // for the whole of it, now and from now on.
                     if unwanted {
                         target.note_refused_stream();
-                        if call.attempts < self.plan.max_attempts
-                            && let Ok(encoded) = self.encode(&target, false)
-                        {
-                            (request, streaming) = encoded;
-                            continue;
+                    }
+                    match (&then, hedge) {
+                        // What no other target may answer is not answered by a hedge either.
+                        (Then::Stop(_), Some(hedge)) if !unwanted => self.leave_hedge(*hedge),
+                        (_, hedge) => {
+                            if let Some(served) = self.await_hedge(index, hedge).await {
+                                return Asked::Answered(served);
+                            }
                         }
                     }
+                    if unwanted
+                        && call.attempts < self.plan.max_attempts
+                        && let Ok(encoded) = self.encode(&target, false)
+                    {
+                        (request, streaming) = encoded;
+                        continue;
+                    }
                     match then {
-                        Then::Again(error) => last = Some(error),
+                        Then::Again { at, delay, error } => {
+                            self.back_off(&target, &call, at, delay).await;
+                            last = Some(error);
+                        }
                         Then::Next(error) => return Asked::Next(error),
                         Then::Stop(error) => return Asked::Stop(error),
                     }
@@ -217,25 +280,27 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Facts { model, reasons_first: asked.reasons_first(), input, demand }
     }
 
-    /// The request as this target takes it.
+    /// The request as this target takes it, or a record of why it does not.
     fn encode(&mut self, target: &Target, guard: bool) -> Result<(Request<Bytes>, Streaming), Error> {
+        self.try_encode(target, guard).map_err(|(kind, message)| {
+            let began = Began { at: self.client.clock.now(), queued: Duration::ZERO };
+            self.record(target, &began, AttemptOutcome::Skipped { message: message.clone() });
+            Error::new(kind, message).at(&target.member.name, &target.model)
+        })
+    }
+
+    fn try_encode(
+        &mut self,
+        target: &Target,
+        guard: bool,
+    ) -> Result<(Request<Bytes>, Streaming), (ErrorKind, String)> {
         let member = &target.member;
-        let (kind, message) = match member.endpoint() {
-            Err(missing) => (ErrorKind::Config, missing.to_owned()),
-            Ok(endpoint) => {
-                if self.exchange.asked().model() != target.model {
-                    self.exchange.asked_mut().set_model(&target.model);
-                }
-                match self.exchange.encode(member.provider(), endpoint, guard) {
-                    Ok(encoded) => return Ok(encoded),
-                    Err(error) => (ErrorKind::Unsupported, error.to_string()),
-                }
-            }
-        };
-        let now = self.client.clock.now();
-        let began = Began { at: now, queued: Duration::ZERO };
-        self.record(target, &began, AttemptOutcome::Skipped { message: message.clone() });
-        Err(Error::new(kind, message).at(&member.name, &target.model))
+        let endpoint = member.endpoint().map_err(|missing| (ErrorKind::Config, missing.to_owned()))?;
+        if self.exchange.asked().model() != target.model {
+            self.exchange.asked_mut().set_model(&target.model);
+        }
+        let encoded = self.exchange.encode(member.provider(), endpoint, guard);
+        encoded.map_err(|error| (ErrorKind::Unsupported, error.to_string()))
     }
 
     fn call(&self, target: &Target, facts: &Facts, now: Timestamp) -> Call {
@@ -394,20 +459,21 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Served { answer, target, attempts, max_attempts, queued, open }
     }
 
-    /// The provider failed: tells the layers, and does what they say.
-    async fn failed(
+    /// The provider failed: tells the layers, and what they say to it.
+    fn failed(
         &mut self,
         target: &Target,
         said: ProviderError,
         held: Held,
         call: &mut Call,
+        retries: Retries,
         began: &Began,
     ) -> Then {
         let member = &target.member;
-        let attempts = self.plan.max_attempts;
-        telemetry::attempt_failed(call.attempts + 1, attempts, &said);
+        let allowed = self.plan.max_attempts;
+        telemetry::attempt_failed(call.attempts + 1, allowed, &said);
         let mut failure = said.failure.clone();
-        if call.attempts + 1 >= attempts {
+        if call.attempts + 1 >= allowed || retries == Retries::None {
             // This call may allow itself fewer attempts than the policy does: a retry that will not be made must not
             // be taken from the budget of those that will.
             failure.should_retry = Some(false);
@@ -417,13 +483,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
         let kind = said.failure.kind;
         let mut error = Error::provider_said(&member.name, &target.model, said);
         match verdict {
-            Verdict::RetryAt { at, delay } if call.attempts < attempts => {
-                telemetry::backing_off(delay, call.attempts);
-                let (provider, model) = (member.name.to_string(), target.model.clone());
-                let (attempt, when) = (call.attempts, now.saturating_since(Timestamp::ZERO));
-                member.scope.publish(|| ClientEvent::Retrying { provider, model, attempt, delay, at: when });
-                tokio::time::sleep_until(self.client.clock.instant(at)).await;
-                return Then::Again(error);
+            Verdict::RetryAt { at, delay } if call.attempts < allowed => {
+                return Then::Again { at, delay, error };
             }
             Verdict::GiveUp(GiveUp::DeadlineTooSoon { earliest }) => {
                 error = error.with_retry_after(Some(earliest.saturating_since(now)));
@@ -434,6 +495,21 @@ impl<'c, E: Exchange> Driver<'c, E> {
             Verdict::RetryAt { .. } | Verdict::GiveUp(_) | Verdict::Done => {}
         }
         if kind.meaning().fallback { Then::Next(error) } else { Then::Stop(error) }
+    }
+
+    /// Sleeps until the next attempt at the same target.
+    async fn back_off(&self, target: &Target, call: &Call, until: Timestamp, delay: Duration) {
+        telemetry::backing_off(delay, call.attempts);
+        let attempt = call.attempts;
+        let at = self.client.clock.now().saturating_since(Timestamp::ZERO);
+        target.member.scope.publish(|| ClientEvent::Retrying {
+            provider: target.member.name.to_string(),
+            model: target.model.clone(),
+            attempt,
+            delay,
+            at,
+        });
+        tokio::time::sleep_until(self.client.clock.instant(until)).await;
     }
 
     fn note_failover(&self, from: &Target, to: &Target, why: &Error) {

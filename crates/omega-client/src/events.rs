@@ -49,6 +49,26 @@ pub enum ClientEvent {
         /// When.
         at: Duration,
     },
+    /// A call that was slow to begin was sent to another target as well.
+    Hedged {
+        /// The slow provider.
+        from: String,
+        /// The other one.
+        to: String,
+        /// How long the slow one had been silent.
+        waited: Duration,
+        /// When.
+        at: Duration,
+    },
+    /// The hedge answers: it began first and the slow provider was left, or that one had failed.
+    HedgeWon {
+        /// The slow provider.
+        from: String,
+        /// The one that answers.
+        to: String,
+        /// When.
+        at: Duration,
+    },
     /// A call turned to another target.
     FailedOver {
         /// From this provider.

@@ -33,6 +33,7 @@ pub(crate) struct Incoming<'a> {
 }
 
 /// What is known of a call at one target before it is sent.
+#[derive(Clone, Copy)]
 pub(crate) struct Facts {
     pub(crate) model: ModelId,
     pub(crate) reasons_first: bool,
@@ -74,7 +75,7 @@ pub(crate) enum Complete {
 }
 
 /// One call: encodes itself for a target, reads its answer.
-pub(crate) trait Exchange: Send {
+pub(crate) trait Exchange: Send + 'static {
     type Asked: Asked;
     type Answer: Send;
     /// Whether the caller wants the answer whole, so that asking for a stream is our own idea.

@@ -1,13 +1,15 @@
 //! How long first tokens of a model lately took, and how long is too long when somebody else could answer.
 //!
 //! A silent provider must cost seconds, not minutes, where another target exists. How many seconds is learned: a
-//! multiple of the recent 99th percentile, so that a slow but healthy model is not given up.
+//! multiple of the recent 99th percentile, so that a slow but healthy model is not given up. What is merely slow, and
+//! worth a hedge, is the recent 95th percentile itself.
 
 use std::time::Duration;
 
 /// Times remembered for each model. The percentile of 128 is nearly its largest, which is what a limit wants.
 const REMEMBERED: usize = 128;
-/// Before this many are known, the percentile says little and [`UNKNOWN`] or [`UNKNOWN_REASONING`] stands in.
+/// Before this many are known, the percentiles say little: [`UNKNOWN`] or [`UNKNOWN_REASONING`] stands in, and nothing
+/// is slow.
 const ENOUGH: usize = 20;
 /// The clock is this multiple of the percentile: first tokens have heavy tails, and a failover costs a whole prompt.
 const MULTIPLE: u32 = 3;
@@ -17,6 +19,10 @@ pub(crate) const FLOOR: Duration = Duration::from_secs(10);
 const UNKNOWN: Duration = FLOOR;
 /// The same for a model that reasons before it writes.
 const UNKNOWN_REASONING: Duration = Duration::from_secs(60);
+
+/// Nothing is slow before this: a model that nearly always begins within milliseconds would else be hedged for a lost
+/// packet. Judgement.
+const SLOW_FLOOR: Duration = Duration::from_millis(100);
 
 /// The recent first-token times of one model, apart for requests that reason first.
 #[derive(Debug, Default)]
@@ -37,6 +43,11 @@ impl FirstTokens {
         self.ring(reasons_first).p99().map_or(unknown, |p99| FLOOR.max(p99.saturating_mul(MULTIPLE)))
     }
 
+    /// After how long a first token is slow: later than 95 % of the recent ones. `None` while too few are known.
+    pub(crate) fn slow(&mut self, reasons_first: bool) -> Option<Duration> {
+        self.ring(reasons_first).p95().map(|p95| p95.max(SLOW_FLOOR))
+    }
+
     fn ring(&mut self, reasons_first: bool) -> &mut Ring {
         if reasons_first { &mut self.reasoning } else { &mut self.plain }
     }
@@ -47,7 +58,9 @@ impl FirstTokens {
 struct Ring {
     millis: Vec<u32>,
     next: usize,
-    known: Option<Duration>,
+    /// The percentiles, once they were asked for.
+    p95: Option<Duration>,
+    p99: Option<Duration>,
 }
 
 impl Ring {
@@ -59,20 +72,27 @@ impl Ring {
             self.millis[self.next] = millis;
             self.next = (self.next + 1) % REMEMBERED;
         }
-        self.known = None;
+        (self.p95, self.p99) = (None, None);
+    }
+
+    fn p95(&mut self) -> Option<Duration> {
+        self.p95 = self.p95.or_else(|| self.percentile(95));
+        self.p95
     }
 
     fn p99(&mut self) -> Option<Duration> {
+        self.p99 = self.p99.or_else(|| self.percentile(99));
+        self.p99
+    }
+
+    fn percentile(&self, percent: usize) -> Option<Duration> {
         if self.millis.len() < ENOUGH {
             return None;
         }
-        if self.known.is_none() {
-            let mut sorted = self.millis.clone();
-            let rank = (sorted.len() * 99).div_ceil(100) - 1;
-            let (_, p99, _) = sorted.select_nth_unstable(rank);
-            self.known = Some(Duration::from_millis(u64::from(*p99)));
-        }
-        self.known
+        let mut sorted = self.millis.clone();
+        let rank = (sorted.len() * percent).div_ceil(100) - 1;
+        let (_, at_rank, _) = sorted.select_nth_unstable(rank);
+        Some(Duration::from_millis(u64::from(*at_rank)))
     }
 }
 
@@ -121,5 +141,27 @@ mod tests {
             times.record(false, Duration::from_secs(if at == 50 { 3_000 } else { 4 }));
         }
         assert_eq!(times.patience(false), Duration::from_secs(12));
+    }
+
+    #[test]
+    fn slow_is_later_than_nineteen_of_twenty_and_unknown_before_that_many() {
+        let mut times = FirstTokens::default();
+        for seconds in 1..=19 {
+            times.record(false, Duration::from_secs(seconds));
+            assert_eq!(times.slow(false), None);
+        }
+        times.record(false, Duration::from_secs(500));
+        assert_eq!(times.slow(false), Some(Duration::from_secs(19)));
+        assert_eq!(times.slow(true), None, "requests that reason first are another matter");
+        // A slower hour moves it, as soon as one in twenty is slower.
+        times.record(false, Duration::from_secs(600));
+        assert_eq!(times.slow(false), Some(Duration::from_secs(500)));
+    }
+
+    #[test]
+    fn nothing_is_slow_within_a_tenth_of_a_second() {
+        let mut times = FirstTokens::default();
+        (0..ENOUGH).for_each(|_| times.record(false, Duration::from_millis(3)));
+        assert_eq!(times.slow(false), Some(SLOW_FLOOR));
     }
 }

@@ -36,6 +36,7 @@ mod error;
 mod events;
 mod exchange;
 mod first_token;
+mod hedge_budget;
 mod reader;
 mod refusal;
 mod registry;

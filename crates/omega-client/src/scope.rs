@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -231,7 +231,7 @@ impl Scope {
     fn hold(self: &Arc<Self>, permit: Permit) -> Held {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let (scope, input) = (Arc::clone(self), InputEstimate::default());
-        Held { scope, permit: Some(permit), input, spent: Spent::Nothing }
+        Held { scope, permit: Some(permit), input, spent: Spent::Nothing, begun: None }
     }
 
     /// Whether `model` is known to be refused at `now`, however free the limits are: an open circuit, a spent quota.
@@ -259,6 +259,25 @@ impl Scope {
     /// The input tokens of a call to this model, as far as its answers so far correct the estimate.
     pub(crate) fn calibrated(&self, model: ModelId, input: InputEstimate) -> u64 {
         self.lock().learned_of(model).calibration.apply(input)
+    }
+
+    /// After how long this model's first token is slow, if that is known yet.
+    pub(crate) fn slow_first_token(&self, model: ModelId, reasons_first: bool) -> Option<Duration> {
+        self.lock().learned_of(model).first_tokens.slow(reasons_first)
+    }
+
+    /// A first token had not come after `elapsed`, and nobody waits for it any more. It counts as one that came then:
+    /// were the slowest never counted, what is slow would shrink with every hedge.
+    pub(crate) fn missed_first_token(&self, model: ModelId, reasons_first: bool, elapsed: Duration) {
+        self.lock().learned_of(model).first_tokens.record(reasons_first, elapsed);
+    }
+
+    /// Whether `model`'s circuits are closed: neither open nor being tested, as far as events have told.
+    pub(crate) fn is_closed(&self, model: &str) -> bool {
+        let mut state = self.lock();
+        let model = state.models.intern(model);
+        let closed = |of| state.circuits.get(&of).is_none_or(|circuit| circuit.state == BreakerState::Closed);
+        closed(None) && closed(Some(model))
     }
 
     pub(crate) fn handle_hint(&self, model: ModelId, hint: &QuotaHint, now: Timestamp) {
@@ -645,9 +664,16 @@ pub(crate) struct Held {
     /// What was estimated, for its usage to be compared with.
     input: InputEstimate,
     spent: Spent,
+    /// Set when the first content comes, for whoever hedges the attempt.
+    begun: Option<Arc<AtomicBool>>,
 }
 
 impl Held {
+    /// Sets `begun` when the first content comes.
+    pub(crate) fn announce(&mut self, begun: &Arc<AtomicBool>) {
+        self.begun = Some(Arc::clone(begun));
+    }
+
     /// From here on the provider may have work with it.
     ///
     /// - `input`: as estimated, not as experience corrects it.
@@ -670,6 +696,9 @@ impl Held {
         elapsed: Duration,
         now: Timestamp,
     ) {
+        if let Some(begun) = &self.begun {
+            begun.store(true, Ordering::Relaxed);
+        }
         if let Some(permit) = &mut self.permit {
             self.scope.decide(now, |state| {
                 state.pipeline.first_token(permit, now);

@@ -73,6 +73,10 @@ pub struct CallDetails {
     pub failed: u64,
     /// Not ended yet. (Streams that have begun count as ended; see `permits_in_flight`.)
     pub in_flight: u64,
+    /// Sent to a second target because the first was slow to begin.
+    pub hedged: u64,
+    /// Of these, answered by the second.
+    pub hedges_won: u64,
 }
 
 /// One provider.
@@ -100,7 +104,7 @@ pub struct ProviderDetails {
     pub refused_total: u64,
     /// Calls that turned from here to another target.
     pub failed_over_total: u64,
-    /// Permits and places given back because the caller went away.
+    /// Permits and places given back because the caller went away, or the other one of a hedged pair was first.
     pub cancelled_total: u64,
     /// Retries sent.
     pub retries_total: u64,
@@ -147,6 +151,8 @@ pub(crate) fn collect(inner: &Inner) -> ResilienceStats {
                 answered: inner.calls.answered.load(Ordering::Relaxed),
                 failed: inner.calls.failed.load(Ordering::Relaxed),
                 in_flight: inner.calls.in_flight.load(Ordering::Relaxed),
+                hedged: inner.calls.hedged.load(Ordering::Relaxed),
+                hedges_won: inner.calls.hedges_won.load(Ordering::Relaxed),
             },
             providers: BTreeMap::new(),
             pool: inner.pool.as_ref().map(|pool| {

@@ -139,6 +139,19 @@ pub(crate) fn failed_over(from: &str, to: &str, to_model: &str, reason: &dyn fmt
     info!(target: LOG_TARGET, "turning from {from} to {to} ({}): {}", one_line(to_model), one_line(reason));
 }
 
+pub(crate) fn hedged(from: &str, to: &str, to_model: &str, waited: Duration) {
+    info!(
+        target: LOG_TARGET,
+        "{from} has not begun to answer after {:.2}s; {to} ({}) is asked as well",
+        waited.as_secs_f64(),
+        one_line(to_model)
+    );
+}
+
+pub(crate) fn hedge_won(from: &str, to: &str) {
+    info!(target: LOG_TARGET, "{to} answers in the place of {from}");
+}
+
 pub(crate) fn configuration_found(path: &Path) {
     info!(target: LOG_TARGET, "configuration read from {} (found in the working directory)", path.display());
 }

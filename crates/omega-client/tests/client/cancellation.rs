@@ -11,9 +11,9 @@ use omega_client::{ChatCall, UnifiedLLMClient};
 use crate::support::*;
 
 /// Polls a future this many times at most; then it is ready without a result, and whoever awaited it drops it.
-struct Polls<F> {
-    future: Pin<Box<F>>,
-    left: usize,
+pub struct Polls<F> {
+    pub future: Pin<Box<F>>,
+    pub left: usize,
 }
 
 impl<F: Future> Future for Polls<F> {

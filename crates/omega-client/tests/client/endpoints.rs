@@ -35,7 +35,7 @@ fn event(kind: &str, fields: Value) -> Step {
     text(format!("event: {kind}\ndata: {data}\n\n"))
 }
 
-fn streamed_response() -> Vec<Step> {
+pub fn streamed_response() -> Vec<Step> {
     vec![
         event("response.created", json!({"response": response("in_progress")})),
         event(

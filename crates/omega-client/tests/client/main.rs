@@ -10,6 +10,7 @@ mod endpoints;
 mod errors;
 mod estimates;
 mod failover;
+mod hedging;
 mod limits;
 mod logs;
 mod runtimes;

@@ -8,6 +8,7 @@ mod chat;
 mod concurrency;
 mod endpoints;
 mod failures;
+mod hedging;
 mod recovery;
 mod secrecy;
 mod support;

@@ -113,12 +113,14 @@ fn rewrite_the_generated_documents() {
 
 #[test]
 fn the_examples_of_the_documentation_load() {
-    let text = fs::read_to_string(repository().join("docs/configuration.md")).unwrap();
-    let examples: Vec<&str> =
-        text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert!(examples.len() >= 4, "{}", examples.len());
-    for example in examples {
-        load(example, &[]).unwrap_or_else(|error| panic!("{example}\n{error}"));
+    for (page, least) in [("docs/configuration.md", 5), ("docs/hedging.md", 1)] {
+        let text = fs::read_to_string(repository().join(page)).unwrap();
+        let examples: Vec<&str> =
+            text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() >= least, "{page}: {}", examples.len());
+        for example in examples {
+            load(example, &[]).unwrap_or_else(|error| panic!("{page}\n{example}\n{error}"));
+        }
     }
 }
 

@@ -129,7 +129,11 @@ pub(super) fn retries_and_failovers(attempts: &[omega_client::Attempt]) -> (u64,
         if attempt.was_sent() && attempts[..index].iter().any(|other| other.was_sent() && same(other)) {
             retries += 1;
         }
+        // A hedge runs beside the other one: nobody turned anywhere.
+        let pair = &attempts[index.saturating_sub(1)..=index];
+        let hedged = pair.iter().any(|one| matches!(one.outcome, AttemptOutcome::Cancelled));
         if index > 0
+            && !hedged
             && !same(&attempts[index - 1])
             && !matches!(attempt.outcome, AttemptOutcome::Skipped { .. })
         {
@@ -319,6 +323,13 @@ mod tests {
         assert_eq!(retries_and_failovers(&attempts), (1, 2));
         assert_eq!(retries_and_failovers(&attempts[..1]), (0, 0));
         assert_eq!(retries_and_failovers(&[]), (0, 0));
+    }
+
+    #[test]
+    fn a_hedge_is_neither() {
+        let attempts =
+            [attempt("openai", AttemptOutcome::Cancelled), attempt("anthropic", AttemptOutcome::Answered)];
+        assert_eq!(retries_and_failovers(&attempts), (0, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a call came to, in words for stderr, in JSON for programs, and as an exit code.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use omega_client::{Answer, Attempt, AttemptOutcome, Error, ErrorKind, Origin, TokenUsage};
 use omega_protocol::{ChatResponse, FinishReason};
@@ -70,7 +71,9 @@ pub(super) fn story(
 ) {
     let others: Vec<&Attempt> =
         attempts.iter().filter(|attempt| !matches!(attempt.outcome, AttemptOutcome::Answered)).collect();
-    if others.iter().any(|attempt| attempt.provider != provider) {
+    // A hedge that lost to the answer was asked after it.
+    let answered = attempts.last().map_or(Duration::ZERO, |answer| answer.started);
+    if others.iter().any(|attempt| attempt.provider != provider && attempt.started <= answered) {
         context.note(&format!("answered by {provider} ({model}), because:"));
         for attempt in &others {
             context.note(&format!(
@@ -135,6 +138,7 @@ fn attempt_json(attempt: &Attempt) -> Value {
         AttemptOutcome::Refused { kind: why, message, .. } => {
             ("refused", None, Some(kind(*why)), Some(message.as_str()))
         }
+        AttemptOutcome::Cancelled => ("cancelled", None, None, None),
         AttemptOutcome::Skipped { message } => ("skipped", None, None, Some(message.as_str())),
         _ => ("other", None, None, None),
     };
@@ -156,6 +160,7 @@ fn outcome(outcome: &AttemptOutcome) -> String {
         AttemptOutcome::Answered => String::from("answered"),
         AttemptOutcome::Failed { message, .. } => format!("failed: {message}"),
         AttemptOutcome::Refused { message, .. } => format!("not asked: {message}"),
+        AttemptOutcome::Cancelled => String::from("cancelled: the other one of a hedged pair was first"),
         AttemptOutcome::Skipped { message } => format!("skipped: {message}"),
         other => format!("{other:?}"),
     }

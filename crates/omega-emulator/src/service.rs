@@ -82,6 +82,9 @@ struct Exchange {
     dice: fastrand::Rng,
     mint: Mint,
     ticket: Ticket,
+    /// The limit headers, written when the quota decided. They are stale by the time they arrive, as real ones are.
+    /// `None`: nothing was decided, so they say what is there at the end.
+    decided: Option<HeaderMap>,
 }
 
 impl Exchange {
@@ -129,7 +132,22 @@ impl Exchange {
         let fault = choose_fault(&state, &parts.headers, suffix.as_deref(), &asked, &mut dice);
         let credential = Credential::of(provider, &parts);
         let mint = Mint::new(dice.u64(..), wall().as_second());
-        Self { state, reset, parts, route, body, model, stream, fault, credential, dice, mint, ticket }
+        let decided = None;
+        Self {
+            state,
+            reset,
+            parts,
+            route,
+            body,
+            model,
+            stream,
+            fault,
+            credential,
+            dice,
+            mint,
+            ticket,
+            decided,
+        }
     }
 
     async fn run(mut self) -> Result<Response<ScriptBody>, Abort> {
@@ -242,8 +260,7 @@ impl Exchange {
     }
 
     fn respond_with(self, mut refusal: Refusal) -> Response<ScriptBody> {
-        let buckets = self.state.buckets(self.route.provider, self.credential.key(), &self.model);
-        let mut headers = limits::headers(self.route.provider, &buckets, &self.state.clock);
+        let mut headers = self.limit_headers();
         headers.extend(std::mem::take(&mut refusal.headers));
         refusal.headers = headers;
         let status = refusal.status.as_u16();
@@ -302,7 +319,9 @@ impl Exchange {
         let counted = if provider == Provider::Anthropic { input - answer.usage.cached } else { input };
         let worth =
             Worth { input: counted, max_output: prompt.max_output.unwrap_or(answer.usage.produced()) };
-        match self.state.admit(provider, self.credential.key(), &self.model, worth) {
+        let admission = self.state.admit(provider, self.credential.key(), &self.model, worth);
+        self.decided = Some(self.limit_headers());
+        match admission {
             Ok(reservation) => self.ticket.reserve(reservation),
             Err(over) => {
                 self.ticket.note(|record| record.fault = Some("quota".into()));
@@ -366,11 +385,18 @@ impl Exchange {
         respond_steps(headers, ScriptBody::new(steps, length, Some(self.ticket)), length)
     }
 
+    fn limit_headers(&self) -> HeaderMap {
+        let now = || {
+            let buckets = self.state.buckets(self.route.provider, self.credential.key(), &self.model);
+            limits::headers(self.route.provider, &buckets, &self.state.clock)
+        };
+        self.decided.clone().unwrap_or_else(now)
+    }
+
     /// The headers of a success.
     fn headers(&self, content_type: &'static str) -> HeaderMap {
         let provider = self.route.provider;
-        let buckets = self.state.buckets(provider, self.credential.key(), &self.model);
-        let mut headers = limits::headers(provider, &buckets, &self.state.clock);
+        let mut headers = self.limit_headers();
         identify(&mut headers, provider, &self.mint.request_id);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers

@@ -49,6 +49,15 @@ async fn openai_shows_what_is_left_and_refuses_with_hints() {
 }
 
 #[tokio::test]
+async fn headers_say_what_was_left_when_the_quota_decided() {
+    let yaml = "providers: {openai: {quota: {rpm: 600, burst_seconds: 1}, latency: {base_s: 0.3}}}";
+    let emulator = configured(yaml).await;
+    // By the time the answer comes three more requests would be there: the bucket of ten would look full again.
+    let reply = openai(&emulator).await;
+    assert_eq!(reply.header("x-ratelimit-remaining-requests"), Some("9"));
+}
+
+#[tokio::test]
 async fn a_request_above_the_limit_is_told_to_shrink_instead_of_waiting() {
     let emulator = configured("providers: {openai: {quota: {tpm: 10}}}").await;
     let refused = openai(&emulator).await;

@@ -68,6 +68,20 @@ impl Prompt {
         self.marker("cached-tokens").unwrap_or(0).min(self.input_tokens)
     }
 
+    /// Counts what a marker says instead of what is there: tests bring the sizes of requests whose text they lack.
+    pub(crate) fn counted_as_told(mut self) -> Self {
+        if let Some(tokens) = self.marker("input-tokens") {
+            self.input_tokens = tokens;
+        }
+        self
+    }
+
+    /// Trace seconds that a marker of microseconds tells: the time to the first token, or the time from there to the
+    /// last.
+    pub(crate) fn seconds_told(&self, name: &str) -> Option<f64> {
+        self.marker(name).map(|micros| micros as f64 / 1e6)
+    }
+
     fn marker(&self, name: &str) -> Option<u64> {
         text::marker(&self.last_user, name)
     }
@@ -279,17 +293,14 @@ fn echo(prompt: &Prompt, index: u32) -> String {
 }
 
 fn spoken(prompt: &Prompt, index: u32, wanted: Option<u64>, dice: &mut fastrand::Rng) -> Vec<String> {
-    let mut said = tokens(&echo(prompt, index));
-    match wanted.map(|wanted| usize::try_from(wanted).unwrap_or(usize::MAX)) {
-        None => said.truncate(ECHO_TOKENS),
-        Some(wanted) => {
-            // A bound: a header may ask for a billion tokens.
-            let wanted = wanted.min(1_000_000);
-            said.truncate(wanted);
-            while said.len() < wanted {
-                said.push(text::filler(dice).to_owned());
-            }
-        }
+    // A bound: a header may ask for a billion tokens.
+    let wanted = wanted.map(|wanted| usize::try_from(wanted).unwrap_or(usize::MAX).min(1_000_000));
+    // Prompts are long and answers short: only what is said again is cut into tokens.
+    let echo = echo(prompt, index);
+    let mut said: Vec<String> =
+        text::tokens(&echo).take(wanted.unwrap_or(ECHO_TOKENS)).map(str::to_owned).collect();
+    while wanted.is_some_and(|wanted| said.len() < wanted) {
+        said.push(text::filler(dice).to_owned());
     }
     said
 }
@@ -404,6 +415,13 @@ mod tests {
         let answer = compose(&prompt("Hi [[cached-tokens:60]]"), None);
         assert_eq!((answer.usage.input, answer.usage.cached), (100, 60));
         assert_eq!(compose(&prompt("Hi [[cached-tokens:600]]"), None).usage.cached, 100);
+    }
+
+    #[test]
+    fn input_counts_as_a_marker_says() {
+        let told = prompt("Hi [[input-tokens:7000]]").counted_as_told();
+        assert_eq!(compose(&told, None).usage.input, 7_000);
+        assert_eq!(prompt("Hi").counted_as_told().input_tokens, 100);
     }
 
     #[test]

@@ -271,7 +271,8 @@ impl Exchange {
     /// Reads the prompt. The body is known to be JSON.
     fn parse(&self) -> Result<(Prompt, Protocol), Problem> {
         let body = self.body.as_ref().map_err(Clone::clone)?;
-        Protocol::parse(&self.route, &self.model, body, &self.parts)
+        let (prompt, protocol) = Protocol::parse(&self.route, &self.model, body, &self.parts)?;
+        Ok((prompt.counted_as_told(), protocol))
     }
 
     /// Models, counts, embeddings: answers that take nothing from the token quota.
@@ -350,8 +351,15 @@ impl Exchange {
         fault: Option<&FaultSpec>,
     ) -> Response<ScriptBody> {
         let latency = &self.state.config.providers[self.route.provider].latency;
-        let first = latency.first_token_s(answer.usage.input, &mut self.dice);
-        let token_s = latency.token_s(&mut self.dice);
+        // Drawn also where a marker says better, so that the draws of everything else stay the same.
+        let mut first = latency.first_token_s(answer.usage.input, &mut self.dice);
+        let mut token_s = latency.token_s(&mut self.dice);
+        if let Some(told) = prompt.seconds_told("first-token-us") {
+            first = told;
+        }
+        if let Some(told) = prompt.seconds_told("writing-us") {
+            token_s = told / answer.usage.produced().max(1) as f64;
+        }
         let at_once =
             fault.is_some_and(|spec| matches!(spec.fault, Fault::SlowFirstToken | Fault::PingsOnly));
         let clock = self.state.clock;

@@ -58,6 +58,22 @@ async fn headers_say_what_was_left_when_the_quota_decided() {
 }
 
 #[tokio::test]
+async fn a_request_brings_its_own_size_and_times() {
+    let emulator = configured("time_scale: 10").await;
+    let text =
+        "hi [[input-tokens:5000]] [[output-tokens:20]] [[first-token-us:2000000]] [[writing-us:1000000]]";
+    for stream in [false, true] {
+        let body =
+            json!({"model": "gpt-4.1", "stream": stream, "messages": [{"role": "user", "content": text}]});
+        Call::post("/v1/chat/completions", body).send(emulator.addr()).await;
+        let record = emulator.requests().pop().expect("it was recorded");
+        assert_eq!((record.input_tokens, record.output_tokens), (5_000, 20));
+        let took = record.finished_at.expect("it ended") - record.at;
+        assert!((3.0..6.0).contains(&took), "{took} trace seconds, stream {stream}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_above_the_limit_is_told_to_shrink_instead_of_waiting() {
     let emulator = configured("providers: {openai: {quota: {tpm: 10}}}").await;
     let refused = openai(&emulator).await;

@@ -377,7 +377,7 @@ fn usage(provider: Provider, usage: &Usage, images: u32) -> Value {
         return json!({
             "prompt_tokens": usage.input, "completion_tokens": usage.output,
             "total_tokens": usage.input + usage.output + usage.reasoning,
-            "prompt_tokens_details": {"text_tokens": usage.input - image_tokens, "audio_tokens": 0,
+            "prompt_tokens_details": {"text_tokens": usage.input.saturating_sub(image_tokens), "audio_tokens": 0,
                 "image_tokens": image_tokens, "cached_tokens": usage.cached},
             "completion_tokens_details": {"reasoning_tokens": usage.reasoning, "audio_tokens": 0,
                 "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
@@ -388,7 +388,7 @@ fn usage(provider: Provider, usage: &Usage, images: u32) -> Value {
         "prompt_tokens": usage.input, "completion_tokens": usage.produced(),
         "total_tokens": usage.input + usage.produced(),
         "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0, "audio_tokens": 0,
-            "text_tokens": usage.input - image_tokens, "image_tokens": image_tokens},
+            "text_tokens": usage.input.saturating_sub(image_tokens), "image_tokens": image_tokens},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning, "audio_tokens": 0,
             "text_tokens": usage.output, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
     })

@@ -36,6 +36,7 @@ pub use fleet::{Fleet, Skew, Store};
 pub use page::html;
 pub use plot::PlotError;
 pub use report::{Report, TenantReport, comparison};
+pub use service::{Draw, draw};
 pub use simulation::{Limits, Policy, Progress, Quota, Scenario, ScenarioError};
 pub use suggest::{Suggestion, suggest};
 pub use trace::{Request, Trace, TraceError};

@@ -26,19 +26,22 @@ const WRITE_SPREAD: f64 = 0.2;
 
 /// The times of one request, in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Draw {
+pub struct Draw {
     /// From the client to the provider.
-    pub(crate) there: u64,
+    pub there: u64,
     /// From the provider to the client.
-    pub(crate) back: u64,
+    pub back: u64,
     /// At the provider, until the first token.
-    pub(crate) first_token: u64,
+    pub first_token: u64,
     /// From the first token to the last.
-    pub(crate) writing: u64,
+    pub writing: u64,
 }
 
-/// The draw of request `number`, whose answer has `output` tokens.
-pub(crate) fn draw(seed: u64, number: u32, request: &Request, output: u32) -> Draw {
+/// How long request `number` of a trace takes when nothing is in the way: what every run with this seed meets.
+///
+/// - `number`: its place in the trace, counted from 0.
+/// - `output`: tokens of its answer, at most the `max_tokens` that callers send.
+pub fn draw(seed: u64, number: u32, request: &Request, output: u32) -> Draw {
     let mut chance = chance(seed, number, Purpose::Service);
     let there = NETWORK + exponential(&mut chance, NETWORK_JITTER);
     let back = NETWORK + exponential(&mut chance, NETWORK_JITTER);

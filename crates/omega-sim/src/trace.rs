@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::fault::Window;
+
 /// A longer line is a mistake (or another kind of file), not a row.
 const LINE_MAX: u64 = 64 * 1024;
 
@@ -107,6 +109,20 @@ impl Trace {
             tenants: Names::numbered(tenants),
             has_tenants: tenants > 1,
             requests,
+        }
+    }
+
+    /// The requests that arrive in `window`, with their arrivals counted from its start. Models and tenants keep their
+    /// numbers and names, also those that no longer occur.
+    pub fn slice(&self, window: Window) -> Self {
+        let inside = self.requests.iter().filter(|request| window.contains(request.arrival));
+        Self {
+            requests: inside
+                .map(|request| Request { arrival: request.arrival - window.start, ..*request })
+                .collect(),
+            models: self.models.clone(),
+            tenants: self.tenants.clone(),
+            has_tenants: self.has_tenants,
         }
     }
 

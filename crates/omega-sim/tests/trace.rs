@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use omega_sim::{Request, Trace, TraceError};
+use omega_sim::{Request, Trace, TraceError, Window};
 
 fn parse(text: &str) -> Result<Trace, TraceError> {
     Trace::parse(text.as_bytes())
@@ -165,4 +165,15 @@ fn the_trace_in_the_repository_is_read() {
     let trace = Trace::read(&path).expect("it is part of the repository");
     assert!(trace.requests().len() > 1_000);
     assert_eq!(trace.tenants().len(), 2);
+}
+
+#[test]
+fn a_slice_has_its_first_moment_and_not_its_last_and_begins_at_zero() {
+    let trace = parse(CSV).expect("well-formed");
+    let slice = |start, end| trace.slice(Window { start, end });
+    let second = Request { arrival: 0, input_tokens: 200, output_tokens: 20, model: 1, tenant: 1 };
+    assert_eq!(slice(1_250_000_000, 2_000_000_000).requests(), [second]);
+    assert_eq!(slice(0, 1_250_000_000).requests(), &trace.requests()[..1]);
+    assert_eq!(slice(0, 1).requests(), []);
+    assert_eq!(slice(0, 1).tenants(), trace.tenants());
 }

@@ -6,6 +6,7 @@
 
 mod cli;
 mod clock;
+mod compressed;
 pub mod demo;
 pub mod faults;
 

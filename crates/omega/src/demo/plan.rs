@@ -13,6 +13,7 @@ use omega_policy::{ChargeRule, CountedTokens, LimiterConfig, TokenLimits};
 use secrecy::SecretString;
 
 use super::trace::{Arrival, Trace};
+use crate::compressed::{compress, faster, stretch};
 
 /// The load on the first provider alone: what it is asked, as a share of what its quota allows, on average. Above 1 the
 /// quota binds, and what does not fit waits or goes elsewhere.
@@ -32,11 +33,6 @@ const BURST_S: f64 = 30.0;
 /// scheduling noise counts `time_scale` times: 12 s of trace time at scale 15 absorb 0.8 s, which a busy two-core machine
 /// was seen to need.
 const DEPTH_MARGIN_S: f64 = 12.0;
-
-/// How much longer than by default silence is tolerated in streams. The time this machine needs to compute does not
-/// shrink with the time scale: the default of 30 s to the first byte would be 2 s in which a busy machine has to serve
-/// a burst of hundreds of requests, clients and providers alike.
-const STREAM_CLOCKS: u32 = 4;
 
 /// One provider of the demonstration.
 #[derive(Clone, Debug)]
@@ -168,8 +164,8 @@ impl Plan {
         for planned in &self.providers {
             let settings = &mut config.providers[planned.provider];
             settings.quota = Quota {
-                rpm: Some(self.faster(planned.requests_per_minute)),
-                tpm: Some(self.faster(planned.tokens_per_minute)),
+                rpm: Some(faster(planned.requests_per_minute, self.time_scale)),
+                tpm: Some(faster(planned.tokens_per_minute, self.time_scale)),
                 burst_seconds: BURST_S / self.time_scale,
                 ..Quota::default()
             };
@@ -200,31 +196,9 @@ impl Plan {
     /// The protected client's configuration, in real time.
     pub(super) fn client(&self, emulator: &Emulator) -> Config {
         let mut config = self.config.clone();
-        let scale = |span: &mut Duration| *span = span.div_f64(self.time_scale);
-        scale(&mut config.timeout);
-        scale(&mut config.failover_wait);
-        let breaker = &mut config.breaker;
-        for span in
-            [&mut breaker.timeout, &mut breaker.half_open_timeout, &mut breaker.max_open, &mut breaker.ramp]
-        {
-            scale(span);
-        }
-        scale(&mut config.backoff.base_delay);
-        scale(&mut config.backoff.max_delay);
-        config.retry_budget.per_second =
-            u32::try_from(self.faster(config.retry_budget.per_second.into())).unwrap_or(u32::MAX);
-        scale_clocks(&mut config.streaming, &scale);
+        compress(&mut config, self.time_scale);
         for settings in config.providers_mut() {
             settings.base_url = Some(emulator.base_url(&settings.name));
-            scale(&mut settings.max_wait);
-            scale_clocks(&mut settings.streaming, &scale);
-            let limits = &mut settings.limits;
-            scale(&mut limits.burst);
-            scale(&mut limits.depth_margin);
-            limits.requests_per_minute = limits.requests_per_minute.map(|limit| self.faster(limit));
-            if let TokenLimits::Total(Some(limit)) = limits.tokens {
-                limits.tokens = TokenLimits::Total(Some(self.faster(limit)));
-            }
         }
         config
     }
@@ -248,27 +222,6 @@ impl Plan {
         ]
         .map(|(name, span)| (name, span, span.div_f64(self.time_scale)))
         .into()
-    }
-
-    /// A rate per minute of trace time as a rate per minute of real time.
-    pub(super) fn faster(&self, per_minute: u64) -> u64 {
-        // Rates are far below 2^53, so the conversion is exact enough; at least one, or nothing could ever pass.
-        ((per_minute as f64 * self.time_scale) as u64).max(1)
-    }
-}
-
-fn stretch(clocks: &mut omega_config::StreamClocks) {
-    scale_clocks(clocks, &|span| *span *= STREAM_CLOCKS);
-}
-
-fn scale_clocks(clocks: &mut omega_config::StreamClocks, scale: &impl Fn(&mut Duration)) {
-    for span in [
-        &mut clocks.first_byte,
-        &mut clocks.first_content,
-        &mut clocks.reasoning_first_content,
-        &mut clocks.gap,
-    ] {
-        scale(span);
     }
 }
 
@@ -364,7 +317,7 @@ mod tests {
         ] {
             assert!(page.contains(&sentence), "docs/cli.md does not say: {sentence}");
         }
-        assert_eq!(STREAM_CLOCKS, 4, "docs/cli.md says four times");
+        assert_eq!(crate::compressed::STREAM_CLOCKS, 4, "docs/cli.md says four times");
     }
 
     #[test]

@@ -37,15 +37,12 @@ pub fn pipeline(now: Timestamp) -> Pipeline {
 
 /// One call as the driver would describe it.
 pub fn call(now: Timestamp) -> Call {
+    let demand = Demand { input_tokens: INPUT, max_output_tokens: Some(u64::from(ESTIMATE) - INPUT) };
+    let deadline = now + Duration::from_secs(600);
     Call {
-        model: ModelId(1),
-        demand: Demand { input_tokens: INPUT, max_output_tokens: Some(u64::from(ESTIMATE) - INPUT) },
-        deadline: now + Duration::from_secs(600),
         admit_by: now + Duration::from_secs(30),
-        alternative: false,
         failover_wait: Duration::from_secs(5),
-        attempts: 0,
-        last_delay: Duration::ZERO,
+        ..Call::new(ModelId(1), demand, deadline, now)
     }
 }
 

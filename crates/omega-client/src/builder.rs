@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::hedge_budget::HedgeBudget;
 use crate::registry::Registry;
 use crate::telemetry;
+use crate::tenants::Tenants;
 
 /// Collects what a client is built from. Arguments given here win over the environment, which wins over the file,
 /// which wins over the defaults; what is not given stays unset.
@@ -32,6 +33,7 @@ pub struct Builder {
     transport_config: Option<TransportConfig>,
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
+    tenant_weights: Vec<(String, u32)>,
 }
 
 /// A configuration that was made elsewhere: a [`Loaded`] or a [`Config`].
@@ -57,6 +59,13 @@ impl From<Config> for Given {
 }
 
 impl Builder {
+    /// The part of the quota that a tenant gets while calls wait, relative to the others' (1 each unless said here).
+    /// See [`Call::tenant`](crate::Call::tenant). 0 is read as 1.
+    pub fn tenant_weight(mut self, name: impl Into<String>, weight: u32) -> Self {
+        self.tenant_weights.push((name.into(), weight));
+        self
+    }
+
     /// The model used when a request names none. Default `gpt-5.2`.
     pub fn preferred_model(mut self, model: impl Into<String>) -> Self {
         self.arguments.preferred_model = Some(model.into());
@@ -192,7 +201,17 @@ impl Builder {
     /// [`ErrorKind::Config`]: something in the configuration cannot be used; the message says what and where. A
     /// missing key is not an error here, but of the first call that needs it.
     pub fn build(self) -> Result<UnifiedLLMClient, Error> {
-        let Self { arguments, given, file, sources, transport, transport_config, clock, seed } = self;
+        let Self {
+            arguments,
+            given,
+            file,
+            sources,
+            transport,
+            transport_config,
+            clock,
+            seed,
+            tenant_weights,
+        } = self;
         let loaded = match given {
             Some(given) => overlaid(*given.0, arguments)?,
             None => load(sources.unwrap_or_else(Sources::process), file, arguments)?,
@@ -214,6 +233,11 @@ impl Builder {
             }
         };
         announce(&loaded);
+        let tenants = Tenants::default();
+        for (name, weight) in &tenant_weights {
+            let tenant = tenants.intern(name);
+            registry.members().iter().for_each(|member| member.scope.weigh_tenant(tenant, *weight));
+        }
         Ok(UnifiedLLMClient::from_inner(Inner {
             failover_wait: loaded.config.failover_wait,
             counter,
@@ -226,6 +250,7 @@ impl Builder {
             subscribers,
             calls: Calls::default(),
             hedges: HedgeBudget::default(),
+            tenants,
         }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use omega_policy::Priority;
 use omega_protocol::{ChatRequest, EmbeddingsRequest, Message, ResponsesRequest};
 
 /// A request and what holds for this call only. A request converts into it, so `client.chat(request)` just works.
@@ -17,6 +18,10 @@ pub struct Call<R> {
     pub max_wait: Option<Duration>,
     /// See [`Call::max_attempts`].
     pub max_attempts: Option<u32>,
+    /// See [`Call::priority`].
+    pub priority: Priority,
+    /// See [`Call::tenant`].
+    pub tenant: Option<String>,
 }
 
 /// A chat call.
@@ -29,7 +34,15 @@ pub type ResponsesCall = Call<ResponsesRequest>;
 impl<R> Call<R> {
     /// A call with the client's settings.
     pub fn new(request: R) -> Self {
-        Self { request, fallbacks: None, timeout: None, max_wait: None, max_attempts: None }
+        Self {
+            request,
+            fallbacks: None,
+            timeout: None,
+            max_wait: None,
+            max_attempts: None,
+            priority: Priority::Normal,
+            tenant: None,
+        }
     }
 
     /// Models to turn to, in order, instead of the configured ones. An empty list means none.
@@ -58,6 +71,40 @@ impl<R> Call<R> {
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts.max(1));
         self
+    }
+
+    /// How urgent it is. While calls wait for quota, those of a higher priority go first; waiting makes a call more
+    /// urgent (`rate_limiting.<provider>.aging_seconds`), so that none is starved.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Whose it is: a customer, a team, a job. While calls wait for quota, tenants are served in equal parts (or by the
+    /// weights of [`Builder::tenant_weight`](crate::Builder::tenant_weight)), however many calls each has
+    /// waiting. The first 4,095 names are told apart; calls of any other share one part.
+    #[must_use]
+    pub fn tenant(mut self, name: impl Into<String>) -> Self {
+        self.tenant = Some(name.into());
+        self
+    }
+}
+
+/// Everything of a [`Call`] but the request.
+pub(crate) struct Options {
+    pub(crate) fallbacks: Option<Vec<String>>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) max_wait: Option<Duration>,
+    pub(crate) max_attempts: Option<u32>,
+    pub(crate) priority: Priority,
+    pub(crate) tenant: Option<String>,
+}
+
+impl<R> Call<R> {
+    pub(crate) fn split(self) -> (R, Options) {
+        let Self { request, fallbacks, timeout, max_wait, max_attempts, priority, tenant } = self;
+        (request, Options { fallbacks, timeout, max_wait, max_attempts, priority, tenant })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use omega_config::Loaded;
-use omega_policy::Timestamp;
+use omega_policy::{TenantId, Timestamp};
 use omega_protocol::{ChatResponse, EmbeddingsResponse, ResponsesResponse, TokenCounter};
 use omega_transport::{HttpTransport, PoolStats, Transport};
 use tokio::sync::broadcast;
@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use crate::answer::Answer;
 use crate::asked::Asked as _;
 use crate::builder::Builder;
-use crate::call::{Call, ChatCall, EmbeddingsCall, ResponsesCall};
+use crate::call::{ChatCall, EmbeddingsCall, Options, ResponsesCall};
 use crate::clock::{Clock, Dice};
 use crate::driver::{Driver, Plan, Served};
 use crate::error::{Error, ErrorKind};
@@ -24,6 +24,7 @@ use crate::hedge_budget::HedgeBudget;
 use crate::registry::{Registry, Target};
 use crate::stats::{self, ResilienceStats};
 use crate::streams::{ChatStream, ResponsesStream};
+use crate::tenants::Tenants;
 
 /// Calls language models of several providers, inside their quotas and through their failures.
 ///
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) subscribers: broadcast::Sender<ClientEvent>,
     pub(crate) calls: Calls,
     pub(crate) hedges: HedgeBudget,
+    pub(crate) tenants: Tenants,
 }
 
 /// Counts of calls since the client was built.
@@ -94,8 +96,7 @@ impl UnifiedLLMClient {
     /// After everything the configuration allows was tried; [`Error::kind`] says what can be done, and
     /// [`Error::attempts`] what was.
     pub async fn chat(&self, call: impl Into<ChatCall>) -> Result<Answer<ChatResponse>, Error> {
-        let Call { request, fallbacks, timeout, max_wait, max_attempts } = call.into();
-        let options = Options { fallbacks, timeout, max_wait, max_attempts };
+        let (request, options) = call.into().split();
         self.inner.whole(WholeChat { request }, options).await
     }
 
@@ -105,8 +106,7 @@ impl UnifiedLLMClient {
     /// # Errors
     /// As [`UnifiedLLMClient::chat`]. A stream that breaks later yields an error as its last item.
     pub async fn chat_stream(&self, call: impl Into<ChatCall>) -> Result<ChatStream, Error> {
-        let Call { request, fallbacks, timeout, max_wait, max_attempts } = call.into();
-        let options = Options { fallbacks, timeout, max_wait, max_attempts };
+        let (request, options) = call.into().split();
         let served = self.inner.run(StreamedChat { request }, options).await?;
         Ok(ChatStream::new(Arc::clone(&self.inner), served))
     }
@@ -119,10 +119,10 @@ impl UnifiedLLMClient {
         &self,
         call: impl Into<EmbeddingsCall>,
     ) -> Result<Answer<EmbeddingsResponse>, Error> {
-        let Call { request, fallbacks, timeout, max_wait, max_attempts } = call.into();
+        let (request, mut options) = call.into().split();
         // Vectors of different models cannot be compared: only a fallback named for this very call is taken.
-        let fallbacks = Some(fallbacks.unwrap_or_default());
-        self.inner.whole(Embeddings { request }, Options { fallbacks, timeout, max_wait, max_attempts }).await
+        options.fallbacks.get_or_insert_default();
+        self.inner.whole(Embeddings { request }, options).await
     }
 
     /// Asks OpenAI's Responses API (xAI offers it too) and waits for the whole response.
@@ -133,8 +133,7 @@ impl UnifiedLLMClient {
         &self,
         call: impl Into<ResponsesCall>,
     ) -> Result<Answer<ResponsesResponse>, Error> {
-        let Call { request, fallbacks, timeout, max_wait, max_attempts } = call.into();
-        let options = Options { fallbacks, timeout, max_wait, max_attempts };
+        let (request, options) = call.into().split();
         self.inner.whole(WholeResponses { request }, options).await
     }
 
@@ -143,8 +142,7 @@ impl UnifiedLLMClient {
     /// # Errors
     /// As [`UnifiedLLMClient::responses`].
     pub async fn responses_stream(&self, call: impl Into<ResponsesCall>) -> Result<ResponsesStream, Error> {
-        let Call { request, fallbacks, timeout, max_wait, max_attempts } = call.into();
-        let options = Options { fallbacks, timeout, max_wait, max_attempts };
+        let (request, options) = call.into().split();
         let served = self.inner.run(StreamedResponses { request }, options).await?;
         Ok(ResponsesStream::new(Arc::clone(&self.inner), served))
     }
@@ -204,14 +202,6 @@ impl fmt::Debug for UnifiedLLMClient {
     }
 }
 
-/// What a caller said about one call.
-struct Options {
-    fallbacks: Option<Vec<String>>,
-    timeout: Option<Duration>,
-    max_wait: Option<Duration>,
-    max_attempts: Option<u32>,
-}
-
 impl Inner {
     async fn whole<E: Exchange>(&self, exchange: E, options: Options) -> Result<Answer<E::Answer>, Error> {
         let Served { answer: response, target, attempts, queued, .. } = self.run(exchange, options).await?;
@@ -256,6 +246,8 @@ impl Inner {
             deadline: started + options.timeout.unwrap_or(config.timeout),
             max_wait: options.max_wait,
             max_attempts: attempts,
+            priority: options.priority,
+            tenant: options.tenant.map_or(TenantId::NONE, |name| self.tenants.intern(&name)),
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use omega_policy::{Call, Demand, FailureKind, GiveUp, Rejection, Timestamp, Verdict};
+use omega_policy::{Call, Demand, FailureKind, GiveUp, Priority, Rejection, TenantId, Timestamp, Verdict};
 use omega_protocol::{ProviderError, Streaming};
 
 use crate::answer::{Attempt, AttemptOutcome};
@@ -43,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) deadline: Timestamp,
     pub(crate) max_wait: Option<Duration>,
     pub(crate) max_attempts: u32,
+    pub(crate) priority: Priority,
+    pub(crate) tenant: TenantId,
 }
 
 /// An answer, or its beginning, and who gave it.
@@ -306,14 +308,12 @@ impl<'c, E: Exchange> Driver<'c, E> {
     fn call(&self, target: &Target, facts: &Facts, now: Timestamp) -> Call {
         let max_wait = self.plan.max_wait.unwrap_or(target.member.max_wait);
         Call {
-            model: facts.model,
-            demand: facts.demand,
-            deadline: self.plan.deadline,
+            priority: self.plan.priority,
+            tenant: self.plan.tenant,
+            arrived: self.plan.started,
             admit_by: (now + max_wait).min(self.plan.deadline),
-            alternative: false,
             failover_wait: self.client.failover_wait,
-            attempts: 0,
-            last_delay: Duration::ZERO,
+            ..Call::new(facts.model, facts.demand, self.plan.deadline, now)
         }
     }
 
@@ -426,7 +426,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
         }
         let mut first_content =
             if reasons_first { clocks.reasoning_first_content } else { clocks.first_content };
-        if call.alternative && clocks.learned_first_content {
+        let learned = call.alternative || clocks.learned_without_fallback;
+        if learned && clocks.learned_first_content {
             first_content = first_content.min(target.member.scope.patience(call.model, reasons_first));
         }
         Limits { first_byte: clocks.first_byte, first_content, gap: clocks.gap }

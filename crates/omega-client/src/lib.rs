@@ -35,7 +35,6 @@ mod driver;
 mod error;
 mod events;
 mod exchange;
-mod first_token;
 mod hedge_budget;
 mod reader;
 mod refusal;
@@ -45,6 +44,7 @@ mod send;
 mod stats;
 mod streams;
 mod telemetry;
+mod tenants;
 mod watch;
 
 pub use answer::{Answer, Attempt, AttemptOutcome};
@@ -63,7 +63,7 @@ pub use telemetry::LOG_TARGET;
 
 // What a caller needs to write a request and read an answer, so that one crate in `Cargo.toml` is enough.
 pub use omega_config::{Config, Environment, FileChoice, Loaded, Sources};
-pub use omega_policy::{BreakerState, FailureKind, Usage as TokenUsage};
+pub use omega_policy::{BreakerState, FailureKind, Priority, Usage as TokenUsage};
 pub use omega_protocol::{
     ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, EmbeddingsRequest, EmbeddingsResponse,
     FinishReason, Message, ReasoningEffort, ResponseEvent, ResponseFormat, ResponsesRequest,

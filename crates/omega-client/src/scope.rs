@@ -15,8 +15,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use omega_policy::{
-    Admission, BreakerState, Call, Chance, Event, ModelId, Outcome, Permit, Pipeline, QuotaHint, Rejection,
-    Spent, Stats, Ticket, Timestamp, Usage, Verdict,
+    Admission, BreakerState, Call, Chance, Event, FirstTokens, ModelId, Outcome, Permit, Pipeline, QuotaHint,
+    Rejection, Spent, Stats, TenantId, Ticket, Timestamp, Usage, Verdict,
 };
 use omega_protocol::{Calibration, InputEstimate};
 use tokio::sync::broadcast;
@@ -24,7 +24,6 @@ use tokio::time::Sleep;
 
 use crate::clock::Clock;
 use crate::events::{ClientEvent, TransitionEvent};
-use crate::first_token::FirstTokens;
 use crate::registry::Models;
 use crate::telemetry;
 
@@ -246,6 +245,11 @@ impl Scope {
         [circuit(None), circuit(Some(model)), blocked].into_iter().flatten().any(|until| until > now)
     }
 
+    /// A tenant's part of what there is to share.
+    pub(crate) fn weigh_tenant(&self, tenant: TenantId, weight: u32) {
+        self.lock().pipeline.weigh_tenant(tenant, weight);
+    }
+
     /// The number of a model.
     pub(crate) fn model(&self, name: &str) -> ModelId {
         self.lock().models.intern(name)
@@ -278,10 +282,6 @@ impl Scope {
         let model = state.models.intern(model);
         let closed = |of| state.circuits.get(&of).is_none_or(|circuit| circuit.state == BreakerState::Closed);
         closed(None) && closed(Some(model))
-    }
-
-    pub(crate) fn handle_hint(&self, model: ModelId, hint: &QuotaHint, now: Timestamp) {
-        self.decide(now, |state| state.pipeline.handle_hint(model, hint, now));
     }
 
     pub(crate) fn reset_circuit(&self) {
@@ -704,6 +704,13 @@ impl Held {
                 state.pipeline.first_token(permit, now);
                 state.learned_of(model).first_tokens.record(reasons_first, elapsed);
             });
+        }
+    }
+
+    /// What the provider's headers said of its quota in the answer to this attempt.
+    pub(crate) fn handle_hint(&self, hint: &QuotaHint, now: Timestamp) {
+        if let Some(permit) = &self.permit {
+            self.scope.decide(now, |state| state.pipeline.handle_hint(permit, hint, now));
         }
     }
 

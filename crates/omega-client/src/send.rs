@@ -45,7 +45,7 @@ pub(crate) async fn send<E: Exchange>(
     watch.heard();
     let date = client.clock.date();
     if let Some(hint) = provider.quota_hint(&head.headers, date) {
-        member.scope.handle_hint(facts.model, &hint, watch.now());
+        held.handle_hint(&hint, watch.now());
     }
     if !head.status.is_success() {
         let said = error_body(&mut body, &mut watch).await;

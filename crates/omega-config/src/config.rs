@@ -11,11 +11,14 @@ use omega_policy::{
 };
 use secrecy::SecretString;
 
+use crate::preset::Preset;
 use crate::provider::{BUILT_IN, ProviderSettings};
 
 /// The merged configuration. Its `Debug` shows no key, header value or proxy password.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// What the settings that nobody gave started from. Default [`Preset::Spec`].
+    pub preset: Preset,
     /// The model used when a request names none (`preferred_model`). Default `gpt-5.2`.
     pub model: String,
     /// Models to turn to, in order, when a call cannot be served. Default none.
@@ -57,6 +60,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            preset: Preset::Spec,
             model: String::from("gpt-5.2"),
             fallbacks: Vec::new(),
             max_retries: 3,
@@ -82,8 +86,14 @@ impl Default for Config {
 impl Config {
     /// What `provider`'s pipeline is built from. A provider nobody configured gets the limits of "any other".
     pub fn pipeline(&self, provider: &str) -> PipelineConfig {
-        let mut limiter =
-            self.provider(provider).map_or_else(LimiterConfig::default, |settings| settings.limits.clone());
+        let mut limiter = self.provider(provider).map_or_else(
+            || {
+                let mut unnamed = LimiterConfig::default();
+                self.preset.limit(&mut unnamed);
+                unnamed
+            },
+            |settings| settings.limits.clone(),
+        );
         limiter.enabled = limiter.enabled && self.rate_limiting;
         PipelineConfig {
             breaker: self.breaker.clone(),
@@ -152,6 +162,8 @@ pub struct StreamClocks {
     pub gap: Duration,
     /// Where another target exists, learn a shorter first-content clock from what the model lately did. Default on.
     pub learned_first_content: bool,
+    /// Use it also where none exists. Default off.
+    pub learned_without_fallback: bool,
 }
 
 impl Default for StreamClocks {
@@ -162,6 +174,7 @@ impl Default for StreamClocks {
             reasoning_first_content: Duration::from_secs(300),
             gap: Duration::from_secs(60),
             learned_first_content: true,
+            learned_without_fallback: false,
         }
     }
 }

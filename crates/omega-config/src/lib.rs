@@ -15,6 +15,7 @@ mod keys;
 mod layers;
 mod load;
 mod nearest;
+mod preset;
 mod provider;
 #[cfg(test)]
 mod reference;
@@ -38,5 +39,6 @@ pub use file::FileChoice;
 pub use layers::Origin;
 pub use load::{Loaded, Setting, Sources};
 pub use omega_protocol::Dialect;
+pub use preset::Preset;
 pub use provider::{ProviderSettings, Tier};
 pub use schema::schema;

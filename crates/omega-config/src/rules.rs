@@ -11,6 +11,7 @@ use crate::error::Problem;
 use crate::file::FileText;
 use crate::keys::{Key, Place, is_loopback, owner_of_key_variable, spelled_in_capitals};
 use crate::layers::{Layers, Origin, Said};
+use crate::preset::Preset;
 use crate::provider::{ProviderSettings, built_in};
 
 struct Checks<'a> {
@@ -42,6 +43,7 @@ pub(crate) fn check(
         }
     }
     warn_of_idle_settings(config, layers, warnings);
+    warn_of_overridden_preset(config, layers, warnings);
 }
 
 impl Checks<'_> {
@@ -219,6 +221,29 @@ fn refused_in_found_file(config: &Config, key: &Key, place: &Place) -> Option<&'
             }
         }
         _ => None,
+    }
+}
+
+/// A preset that was asked for and that other settings take back: most often a file that spells out every default.
+fn warn_of_overridden_preset(config: &Config, layers: &Layers, warnings: &mut Vec<String>) {
+    let Some(said) = layers.at("preset", &Place::default()) else { return };
+    let (mut preset, mut spec) = (config.clone(), config.clone());
+    preset.apply(config.preset);
+    spec.apply(Preset::Spec);
+    let mut overridden = layers.iter().filter_map(|(key, place, given)| {
+        let (meant, plain) = ((key.get)(&preset, place), (key.get)(&spec, place));
+        let taken_back = key.path != "preset" && !meant.same(&plain) && !given.value.same(&meant);
+        taken_back.then(|| key.path_at(place))
+    });
+    if let Some(first) = overridden.next() {
+        let others = match overridden.count() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        warnings.push(format!(
+            "the preset ({}) is overridden by settings that are given as well: `{first}`{others}; leave them out to use it",
+            said.origin
+        ));
     }
 }
 

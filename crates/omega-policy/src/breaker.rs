@@ -58,6 +58,12 @@ pub(crate) enum Signal {
         /// How long the provider asked to be left alone.
         hint: Option<Duration>,
     },
+    /// The provider says that it is overloaded: a failure like any other, or, with `overload_counts` off, one that
+    /// weighs in the failure-rate window alone.
+    Overloaded {
+        /// How long the provider asked to be left alone.
+        hint: Option<Duration>,
+    },
     /// 429: neither recovery nor failure.
     Throttled,
     /// Says nothing about the provider.
@@ -91,9 +97,29 @@ const RAMP_FLOOR: u64 = 10;
 
 #[derive(Debug)]
 enum State {
-    Closed { consecutive: u32, since: Timestamp, ramp: Option<Ramp> },
-    Open { until: Timestamp, failures: u32 },
-    HalfOpen { in_flight: u32, successes: u32, deadline: Timestamp, failures: u32 },
+    Closed {
+        consecutive: u32,
+        /// When the first of those consecutive failures was sent.
+        run_began: Timestamp,
+        since: Timestamp,
+        ramp: Option<Ramp>,
+    },
+    Open {
+        until: Timestamp,
+        failures: u32,
+    },
+    HalfOpen {
+        in_flight: u32,
+        successes: u32,
+        deadline: Timestamp,
+        failures: u32,
+    },
+}
+
+impl State {
+    fn closed(now: Timestamp, ramp: Option<Ramp>) -> Self {
+        Self::Closed { consecutive: 0, run_began: now, since: now, ramp }
+    }
 }
 
 /// Gradual recovery: calls accrue a share of a call each, and go when a whole one is reached. No chance needed.
@@ -131,7 +157,7 @@ impl CircuitBreaker {
         Self {
             config,
             model,
-            state: State::Closed { consecutive: 0, since: now, ramp: None },
+            state: State::closed(now, None),
             generation: 0,
             cycle: 0,
             failure_window,
@@ -184,18 +210,16 @@ impl CircuitBreaker {
         }
     }
 
-    /// Is a newcomer turned away? Counts it if so, and says when it may be different.
-    pub(crate) fn refuse(&mut self, now: Timestamp, events: &mut Events) -> Option<Timestamp> {
-        let retry_at = match self.gate(now, events) {
-            Gate::Pass => self.ramp_refusal(now)?,
-            Gate::Shut(until) => until,
-            Gate::Wait(deadline) => probe_retry(deadline, now),
-        };
-        self.count_refused(1);
-        Some(retry_at)
+    /// Is a newcomer turned away? Says when it may be different. Does not count it.
+    pub(crate) fn turns_away(&mut self, now: Timestamp, events: &mut Events) -> Option<Timestamp> {
+        match self.gate(now, events) {
+            Gate::Pass => self.ramp_refusal(now),
+            Gate::Shut(until) => Some(until),
+            Gate::Wait(deadline) => Some(probe_retry(deadline, now)),
+        }
     }
 
-    /// Counts calls that were refused while they waited elsewhere.
+    /// Counts calls that were refused.
     pub(crate) fn count_refused(&mut self, calls: u64) {
         self.refused = self.refused.saturating_add(calls);
     }
@@ -275,9 +299,14 @@ impl CircuitBreaker {
             self.late_results = self.late_results.saturating_add(1);
             return;
         }
+        // Overload counts like any failure, or only where that was asked for: then of probes alone.
+        let signal = match signal {
+            Signal::Overloaded { hint } if self.config.overload_counts => Signal::Failure { hint },
+            signal => signal,
+        };
         match self.state {
             State::Closed { .. } => self.settle_closed(&permit, signal, waited, now, chance, events),
-            State::HalfOpen { .. } => self.settle_half_open(&permit, signal, now, chance, events),
+            State::HalfOpen { .. } => self.settle_half_open(&permit, signal, waited, now, chance, events),
             // Only calls that passed a circuit in `MetricsOnly` can end here: they are counted elsewhere.
             State::Open { .. } => {}
         }
@@ -299,10 +328,10 @@ impl CircuitBreaker {
         self.opened_by = None;
         if matches!(self.state, State::Closed { .. }) {
             self.generation = self.generation.wrapping_add(1);
-            self.state = State::Closed { consecutive: 0, since: now, ramp: None };
+            self.state = State::closed(now, None);
             self.clear_windows(now);
         } else {
-            self.transition(State::Closed { consecutive: 0, since: now, ramp: None }, now, events);
+            self.transition(State::closed(now, None), now, events);
         }
     }
 
@@ -360,7 +389,7 @@ impl CircuitBreaker {
     ) {
         let (failed, weighs, hint) = match signal {
             Signal::Success => (false, true, None),
-            Signal::Failure { hint } => (true, true, hint),
+            Signal::Failure { hint } | Signal::Overloaded { hint } => (true, true, hint),
             Signal::Throttled => (self.config.throttled_in_window, self.config.throttled_in_window, None),
             Signal::Neutral => (false, false, None),
         };
@@ -368,10 +397,18 @@ impl CircuitBreaker {
             window.record(failed, now);
         }
         let mut trip = None;
-        if let State::Closed { consecutive, .. } = &mut self.state {
+        if let State::Closed { consecutive, run_began, .. } = &mut self.state {
+            let sent_at = Timestamp::from_nanos(now.as_nanos().saturating_sub(nanos(waited)));
             match signal {
-                Signal::Success if *consecutive != 0 => *consecutive = 0,
+                Signal::Success
+                    if *consecutive != 0 && (self.config.stale_success_resets || sent_at >= *run_began) =>
+                {
+                    *consecutive = 0;
+                }
                 Signal::Failure { .. } => {
+                    if *consecutive == 0 {
+                        *run_began = sent_at;
+                    }
                     *consecutive = consecutive.saturating_add(1);
                     self.last_failure = Some(now);
                     if *consecutive >= self.config.failure_threshold.max(1) {
@@ -400,6 +437,7 @@ impl CircuitBreaker {
         &mut self,
         permit: &BreakerPermit,
         signal: Signal,
+        waited: Duration,
         now: Timestamp,
         chance: Chance,
         events: &mut Events,
@@ -408,13 +446,13 @@ impl CircuitBreaker {
             // A call that passed beyond the slots in `MetricsOnly` decides nothing.
             (Role::Call, _) => {}
             (Role::Probe, Signal::Success) => self.probe_succeeded(now, events),
-            (Role::Probe | Role::SettledProbe, Signal::Failure { hint }) => {
+            (Role::Probe | Role::SettledProbe, Signal::Failure { hint } | Signal::Overloaded { hint }) => {
                 let failures = match self.state {
                     State::HalfOpen { failures, .. } => failures.saturating_add(1),
                     _ => 1,
                 };
                 self.last_failure = Some(now);
-                self.open(TripReason::FailedProbe, failures, hint, now, chance, events);
+                self.open_since(TripReason::FailedProbe, failures, hint, waited, now, chance, events);
             }
             (Role::Probe, Signal::Throttled | Signal::Neutral) => self.free_slot(),
             (Role::SettledProbe, _) => {}
@@ -427,7 +465,7 @@ impl CircuitBreaker {
             *successes += 1;
             if *successes >= self.config.success_threshold.max(1) {
                 let ramp = (!self.config.ramp.is_zero()).then_some(Ramp { since: now, credit: 0 });
-                self.transition(State::Closed { consecutive: 0, since: now, ramp }, now, events);
+                self.transition(State::closed(now, ramp), now, events);
             }
         }
     }
@@ -474,13 +512,34 @@ impl CircuitBreaker {
         chance: Chance,
         events: &mut Events,
     ) {
+        self.open_since(reason, failures, hint, Duration::ZERO, now, chance, events);
+    }
+
+    /// `waited`: how long the probe that failed had been out. Periods that grow are counted from when it was sent: a
+    /// provider that hangs would otherwise be probed more rarely than one that answers with errors, and its recovery
+    /// found later by as long as a probe takes to fail. A constant period is the specification's and starts now.
+    #[expect(clippy::too_many_arguments, reason = "one transition, with everything it depends on")]
+    fn open_since(
+        &mut self,
+        reason: TripReason,
+        failures: u32,
+        hint: Option<Duration>,
+        waited: Duration,
+        now: Timestamp,
+        chance: Chance,
+        events: &mut Events,
+    ) {
         if let State::Closed { since, .. } = self.state {
             let healthy = nanos(now.saturating_since(since)) / nanos(HEALTHY_PERIOD);
             self.cycle = self.cycle.saturating_sub(u32::try_from(healthy).unwrap_or(u32::MAX));
         }
         self.cycle = self.cycle.saturating_add(1);
         self.opened_by = Some(reason);
-        let until = (now + self.open_period(chance)).max(now + hint.unwrap_or_default().min(HINT_MAX));
+        let mut period = self.open_period(chance);
+        if self.config.open_growth > 1.0 {
+            period = period.saturating_sub(waited);
+        }
+        let until = (now + period).max(now + hint.unwrap_or_default().min(HINT_MAX));
         self.transition(State::Open { until, failures }, now, events);
     }
 

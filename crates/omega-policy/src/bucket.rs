@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use crate::limiter::Moved;
 use crate::time::nanos;
 use crate::{HINT_MAX, Timestamp};
 
@@ -16,6 +17,31 @@ const UNITS: i128 = 60_000_000_000;
 /// No burst is deeper than an hour of quota: keeps every product far inside 128 bits (u64::MAX * an hour is 2^106).
 const BURST_MAX: Duration = Duration::from_secs(3_600);
 
+/// The margin is at most this part of the burst. Measured with the simulator (`docs/simulator.md`): with a burst of one
+/// second a margin of half of it costs up to 38 % of what could be answered, a tenth costs nothing and still covers the
+/// jitter of a network.
+const MARGIN_PART: u32 = 10;
+
+/// Of a depth found to be too large, this part is kept back: the 429 says that it is less, not by how much.
+const SHRINK_PART: i128 = 10;
+
+/// No provider known enforces over less than a second; so much of it is believed whatever 429s say. And one 429 takes at
+/// most half of the depth: the quota may have been spent by somebody else who shares it.
+const SHALLOWEST: u64 = 900_000_000;
+
+/// A depth that was found smaller than configured is believed to grow by itself this slowly (1 % per minute), so that
+/// one mistaken 429 is forgotten within hours and a provider that stays shallow is found out seldom.
+const REGROW: u64 = 100 * 60 * 1_000_000_000;
+
+/// A call deeper than the bucket goes when the bucket is full: the provider's and ours are so at the same moment, and a
+/// network that carries this call a little faster than the one before makes it come too early. So ours must have been
+/// full for this long. It doubles when a 429 says that it is too short and shrinks a little with every call that went
+/// through: about one such call in three hundred is then throttled.
+const LAG: u64 = 10_000_000;
+const LAG_MIN: u64 = 2_000_000;
+const LAG_MAX: u64 = 500_000_000;
+const LAG_SHRINK: u64 = 256;
+
 /// One limit per minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenBucket {
@@ -23,8 +49,12 @@ pub(crate) struct TokenBucket {
     limit: u64,
     /// What may be taken, in units. Below zero: owed.
     level: i128,
-    /// The depth, in units.
+    /// The depth it is believed to have, in units.
     capacity: i128,
+    /// The depth it was configured with: never believed to be deeper.
+    depth: i128,
+    /// For how many nanoseconds the bucket must have been full for a call that is deeper; see [`LAG`].
+    lag: u64,
     /// The moment `level` is true of. Lies in the future when a pause keeps the bucket from filling.
     as_of: u64,
 }
@@ -32,12 +62,16 @@ pub(crate) struct TokenBucket {
 impl TokenBucket {
     /// A full bucket of `limit` tokens per minute, `burst` of it deep, less `margin`.
     ///
-    /// The margin never costs the last whole token: a limit that allows one request at a time still allows one.
+    /// The margin never costs the last whole token: a limit that allows one request at a time still allows one. Nor is
+    /// it more than a tenth of the burst: half a second of a burst of one second would be half of what may be sent.
     pub(crate) fn new(limit: u64, burst: Duration, margin: Duration, now: Timestamp) -> Self {
-        let depth = nanos(burst.min(BURST_MAX).saturating_sub(margin));
+        let burst = burst.min(BURST_MAX);
+        let depth = nanos(burst.saturating_sub(margin.min(burst / MARGIN_PART)));
         let deep = i128::from(limit) * i128::from(depth);
         let capacity = if limit == 0 { 0 } else { deep.max(UNITS) };
-        Self { limit, level: capacity, capacity, as_of: now.as_nanos() }
+        let mut bucket = Self { limit, level: 0, capacity, depth: capacity, lag: LAG, as_of: now.as_nanos() };
+        bucket.level = bucket.brim();
+        bucket
     }
 
     /// Tokens per minute.
@@ -52,11 +86,15 @@ impl TokenBucket {
             return;
         }
         self.as_of = now.as_nanos();
-        if self.level < self.capacity {
+        if self.capacity < self.depth {
+            self.regrow(elapsed);
+        }
+        let brim = self.brim();
+        if self.level < brim {
             // Both factors are below 2^64, so the product fits 128 unsigned bits; it is compared before it is signed.
             let gained = u128::from(self.limit) * u128::from(elapsed);
-            let room = (self.capacity - self.level).unsigned_abs();
-            self.level = if gained >= room { self.capacity } else { self.level + gained as i128 };
+            let room = (brim - self.level).unsigned_abs();
+            self.level = if gained >= room { brim } else { self.level + gained as i128 };
         }
     }
 
@@ -70,12 +108,12 @@ impl TokenBucket {
 
     /// Takes `amount`, whatever the level.
     pub(crate) fn take(&mut self, amount: u64) {
-        self.level = self.level.saturating_sub(units(amount));
+        self.level = self.level.min(self.capacity).saturating_sub(units(amount));
     }
 
     /// Gives `amount` back; never above the depth.
     pub(crate) fn refund(&mut self, amount: u64) {
-        self.level = self.level.saturating_add(units(amount)).min(self.capacity).max(self.level);
+        self.level = self.level.saturating_add(units(amount)).min(self.capacity.max(self.level));
     }
 
     /// Takes what was used beyond the reservation. The debt is bounded: what a provider reports can stop us for no
@@ -105,40 +143,148 @@ impl TokenBucket {
     }
 
     /// Leaves at most `keep` worth of quota, and starts to fill again only at `from`.
-    ///
-    /// `due`: what calls in flight have reserved here and the provider will charge only when they end. Its own count
-    /// does not hold that yet; without subtracting it, what is given back at their ends would fill the emptied bucket
-    /// with quota that does not exist.
-    pub(crate) fn drain(&mut self, keep: Keep, due: u64, from: Timestamp) {
+    pub(crate) fn drain(&mut self, keep: Keep, from: Timestamp) {
         let most = match keep {
             Keep::Nothing => 0,
             Keep::Tokens(tokens) => units(tokens),
             Keep::Seconds(seconds) => i128::from(self.limit) * i128::from(seconds) * 1_000_000_000,
         };
-        self.level = self.level.min(most.saturating_sub(units(due)));
+        self.level = self.level.min(most);
         self.as_of = self.as_of.max(from.as_nanos());
     }
 
-    /// Follows the provider's own count down: never above `remaining` less what is `due`; see [`TokenBucket::drain`].
-    pub(crate) fn lower_to(&mut self, remaining: u64, due: u64) {
-        self.level = self.level.min(units(remaining) - units(due));
+    /// The most there can be now if the provider had `remaining` left when it decided about a call: refilled since
+    /// the call was let go, less what was taken after it.
+    fn at_most(&self, remaining: u64, moved: &Moved) -> i128 {
+        let refilled = i128::from(self.limit) * i128::from(nanos(moved.elapsed.min(BURST_MAX)));
+        let left = units(remaining).saturating_add(refilled).saturating_add(units(moved.returned));
+        left.saturating_sub(units(moved.certainly))
+    }
+
+    /// Is there more in it than the provider's count allows?
+    pub(crate) fn is_above(&self, remaining: u64, moved: &Moved) -> bool {
+        self.level > self.at_most(remaining, moved)
+    }
+
+    /// Follows the provider's own count of what was left when it decided about a call.
+    ///
+    /// A count is stale when it arrives, so it is read leniently downward (see [`TokenBucket::is_above`]) and strictly
+    /// upward: less what has possibly been taken since, or what is in flight if that is more, less debts made since, less
+    /// `margin`. Without the margin the header itself would cause 429s.
+    pub(crate) fn follow(
+        &mut self,
+        remaining: u64,
+        moved: &Moved,
+        in_flight: u64,
+        margin: Duration,
+        may_raise: bool,
+    ) {
+        self.level = self.level.min(self.at_most(remaining, moved));
+        if !may_raise {
+            return;
+        }
+        let gone = units(moved.possibly.max(in_flight)).saturating_add(units(moved.owed));
+        let margin = i128::from(self.limit) * i128::from(nanos(margin.min(BURST_MAX)));
+        let certain = units(remaining).saturating_sub(gone).saturating_sub(margin);
+        // A provider that has more left than was believed possible is deeper than that.
+        self.capacity = self.capacity.max(certain.min(self.depth));
+        self.level = self.level.max(certain.min(self.capacity));
+    }
+
+    /// Learns the provider's depth from a header: `remaining` now, and full again after `reset`.
+    ///
+    /// Rounded resets make this an estimate of a second either way; only a depth clearly below what is believed counts.
+    pub(crate) fn learn_depth(&mut self, remaining: u64, reset: Duration, margin: Duration) {
+        let second = i128::from(self.limit) * 1_000_000_000;
+        let full = i128::from(self.limit) * i128::from(nanos(reset.min(BURST_MAX)));
+        let shown = units(remaining).saturating_add(full);
+        if reset.is_zero() || shown.saturating_add(second) >= self.capacity {
+            return;
+        }
+        let margin = i128::from(self.limit) * i128::from(nanos(margin.min(BURST_MAX)));
+        self.capacity = (shown - margin.min(shown / i128::from(MARGIN_PART))).max(UNITS.min(self.depth));
+        self.level = self.level.min(self.capacity);
+    }
+
+    /// How far below full the bucket was just after a call was let go, given what has moved since: so much had been
+    /// spent at once, as the time in which it flows in.
+    pub(crate) fn spent_ahead(&self, moved: &Moved) -> Duration {
+        let refilled = i128::from(self.limit) * i128::from(nanos(moved.elapsed.min(BURST_MAX)));
+        let then = self.level - refilled - units(moved.returned) + units(moved.certainly) + units(moved.owed);
+        let spent = (self.capacity - then).max(0) / i128::from(self.limit.max(1));
+        Duration::from_nanos(u64::try_from(spent).unwrap_or(u64::MAX))
+    }
+
+    /// A call that took `amount` was throttled, and quota had been spent as far `ahead`: the provider's bucket is less
+    /// deep, or, where the call was deeper than the bucket, was not full yet.
+    pub(crate) fn was_too_much(&mut self, amount: u64, ahead: Duration) {
+        if units(amount) > self.capacity {
+            self.lag = (self.lag * 2).min(LAG_MAX);
+            return;
+        }
+        let spent = i128::from(self.limit) * i128::from(nanos(ahead.min(BURST_MAX)));
+        let second = i128::from(self.limit) * i128::from(SHALLOWEST);
+        let least = (self.capacity / 2).max(second).max(UNITS).min(self.depth);
+        let less = (spent - spent / SHRINK_PART).max(least);
+        if less < self.capacity {
+            self.set_capacity(less);
+        }
+    }
+
+    /// A call that took `amount` was not throttled.
+    pub(crate) fn was_not_too_much(&mut self, amount: u64) {
+        if units(amount) > self.capacity {
+            self.lag = (self.lag - self.lag / LAG_SHRINK).max(LAG_MIN);
+        }
+    }
+
+    fn regrow(&mut self, elapsed: u64) {
+        // Shifted, so that the product of the deepest bucket and the longest span fits 128 bits.
+        let more = (self.capacity >> 24) * i128::from(elapsed.min(5 * REGROW)) / i128::from(REGROW >> 24);
+        let more = if elapsed >= 5 * REGROW { self.depth } else { more };
+        self.set_capacity((self.capacity + more).min(self.depth));
+    }
+
+    /// Another depth, and as far below full as before: what was spent stays spent.
+    fn set_capacity(&mut self, capacity: i128) {
+        self.level = self.level.saturating_add(capacity - self.capacity);
+        self.capacity = capacity;
+    }
+
+    /// How deep it is believed to be, in tokens.
+    pub(crate) fn depth(&self) -> u64 {
+        u64::try_from(self.capacity / UNITS).unwrap_or(u64::MAX)
+    }
+
+    /// See [`Quotas::foresee`](crate::limiter::Quotas). `own`: what the newcomer takes; `later` of `whole` tokens are
+    /// charged after a call was let go (negative: given back).
+    pub(crate) fn foresee(&mut self, own: u64, later: i128, whole: u64, due: i64, hold: u64) {
+        if self.limit == 0 || hold == 0 {
+            return;
+        }
+        let carried = i128::from(self.limit).saturating_mul(i128::from(hold)); // units one call's length of traffic takes in all
+        let outstanding = if whole == 0 { 0 } else { carried.saturating_mul(later) / i128::from(whole) };
+        let due = i128::from(due).saturating_mul(UNITS);
+        let beyond = due.saturating_sub(if later < 0 { outstanding.max(due) } else { outstanding });
+        let missing = (units(own) - self.level).max(0);
+        // missing / limit is the wait; of a wait shorter than `hold` only that part.
+        let passed = (missing / i128::from(self.limit)).min(i128::from(hold)); // nanoseconds
+        // Shifted to keep the product within 128 bits: exact to a thousandth.
+        let part = passed * 1_000 / i128::from(hold);
+        self.level = self.level.saturating_sub(beyond / 1_000 * part);
+    }
+
+    /// Starts with the part `thousandths / 1000` of what `whole` has now, debts included.
+    pub(crate) fn inherit(&mut self, whole: &Self, thousandths: u32) {
+        let level = whole.level.min(whole.capacity) / 1_000 * i128::from(thousandths);
+        self.level = level.min(self.capacity);
     }
 
     /// Takes the limit and the depth of `other` and keeps the level: a limit that changes is no gift. Otherwise a
     /// provider whose headers alternate between two limits would hand out a full bucket with each.
     pub(crate) fn resize(&mut self, other: &Self) {
-        (self.limit, self.capacity) = (other.limit, other.capacity);
+        (self.limit, self.capacity, self.depth) = (other.limit, other.capacity, other.depth);
         self.level = self.level.min(self.capacity);
-    }
-
-    /// Follows the provider's own count up: at least what it has certainly left. Never above the depth.
-    pub(crate) fn raise_to(&mut self, certain: u64) {
-        self.level = self.level.max(units(certain).min(self.capacity));
-    }
-
-    /// Is there more in it than `remaining`?
-    pub(crate) fn holds_more_than(&self, remaining: u64) -> bool {
-        self.level > units(remaining)
     }
 
     /// Whole tokens that may be taken now; negative when owed (rounded toward the debt).
@@ -154,7 +300,13 @@ impl TokenBucket {
     }
 
     fn needed(&self, amount: u64) -> i128 {
-        units(amount).min(self.capacity)
+        let amount = units(amount);
+        if amount > self.capacity { self.brim() } else { amount }
+    }
+
+    /// Full, and for a while already.
+    fn brim(&self) -> i128 {
+        self.capacity + i128::from(self.limit) * i128::from(self.lag)
     }
 }
 

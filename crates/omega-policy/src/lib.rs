@@ -18,16 +18,9 @@
 //!
 //! let mut now = Timestamp::ZERO;
 //! let mut pipeline = Pipeline::new(PipelineConfig::default(), now);
-//! let mut call = Call {
-//!     model: ModelId(1),
-//!     demand: Demand { input_tokens: 200, max_output_tokens: Some(100) },
-//!     deadline: now + Duration::from_secs(600),
-//!     admit_by: now + Duration::from_secs(30),
-//!     alternative: false,
-//!     failover_wait: Duration::from_secs(5),
-//!     attempts: 0,
-//!     last_delay: Duration::ZERO,
-//! };
+//! let demand = Demand { input_tokens: 200, max_output_tokens: Some(100) };
+//! let mut call = Call::new(ModelId(1), demand, now + Duration::from_secs(600), now);
+//! call.admit_by = now + Duration::from_secs(30);
 //! let mut answers = [Outcome::Failure(Failure::new(FailureKind::Server)), Outcome::Success { usage: None }].into_iter();
 //! loop {
 //!     let permit = match pipeline.admit(&call, now) {
@@ -58,6 +51,7 @@ mod backoff;
 mod breaker;
 mod bucket;
 mod event;
+mod first_token;
 mod limiter;
 mod outcome;
 mod pipeline;
@@ -71,6 +65,7 @@ pub use breaker::{
     TripReason,
 };
 pub use event::Event;
+pub use first_token::FirstTokens;
 pub use limiter::{
     ChargeRule, CountedTokens, HintedQuota, LimiterConfig, LimiterStats, ModelLimits, QuotaHint, TokenLimits,
 };
@@ -78,8 +73,8 @@ pub use outcome::{
     Charge, Closed, Dimension, Failure, FailureKind, HINT_MAX, Meaning, Outcome, Probing, Retry, Scope, Usage,
 };
 pub use pipeline::{
-    Admission, Call, Demand, GiveUp, ModelId, Permit, Pipeline, PipelineConfig, Rejection, Spent, Stats,
-    Ticket, Verdict,
+    Admission, Call, Demand, GiveUp, ModelId, Permit, Pipeline, PipelineConfig, Priority, Rejection, Spent,
+    Stats, TenantId, Ticket, Verdict,
 };
 pub use retry::{BudgetConfig, RetryConfig, RetryStats};
 pub use time::{Chance, Timestamp};

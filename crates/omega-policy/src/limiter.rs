@@ -4,35 +4,44 @@
 //! ends the difference is settled, debts included. Nobody ever holds a part of what it needs, so nobody starves
 //! another by waiting. Limits of single models stand inside the provider's and slow only their own model.
 //!
-//! The room has four corners: `config` (what can be set and seen), `quota` (the buckets of one scope), `model` (what is
-//! known of one model) and `recent` (what was sent in the last minute, for people). Who waits, and in what order, is
-//! `queue.rs`.
+//! The corners of the room: `config` (what can be set and seen), `quota` (the buckets of one scope), `model` (what is
+//! known of one model), `settle` (what a reservation becomes), `headers` (what the provider says of its quota),
+//! `forecast` (when a call could go), `pace` and `ease` (what 429s of an unknown quota and overload do to rate and
+//! concurrency) and `recent` (what was sent in the last minute, for people). Who waits, and in what order, is `queue.rs`.
 
 use std::time::Duration;
 
+use crate::bucket::TokenBucket;
 use crate::event::Events;
 use crate::{Demand, Dimension, Event, ModelId, Timestamp};
 
 pub use config::{
     ChargeRule, CountedTokens, HintedQuota, LimiterConfig, LimiterStats, ModelLimits, QuotaHint, TokenLimits,
 };
+use ease::Ease;
 use model::ModelState;
-pub(crate) use quota::Cost;
+use pace::Pace;
 use quota::Quotas;
+pub(crate) use quota::{Cost, Load};
 use recent::Recent;
+pub(crate) use tide::Moved;
+use tide::Tide;
 
 mod config;
+mod ease;
 mod forecast;
 mod headers;
 mod model;
+mod pace;
 mod quota;
 mod recent;
 mod settle;
+mod tide;
 
 /// The limiter's half of a permit.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    cost: Cost,
+    load: Load,
     granted: Timestamp,
     /// The editions of the model's buckets it was taken from; 0 is none.
     own: u32,
@@ -40,6 +49,11 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// What it took.
+    pub(crate) fn cost(&self) -> Cost {
+        self.load.reserve
+    }
+
     /// How long ago the call was let go.
     pub(crate) fn age(&self, now: Timestamp) -> Duration {
         now.saturating_since(self.granted)
@@ -57,6 +71,11 @@ const BLOCK_MAX: Duration = Duration::from_secs(86_400);
 /// How long a model's spent quota blocks it when the provider did not say.
 const BLOCK_UNKNOWN: Duration = Duration::from_secs(3_600);
 
+/// So much quota is in an emptied bucket when a pause ends. The provider's own has filled during the pause, at least
+/// with what the throttled call needs (its hint says so), and hints are rounded up to whole seconds; but a bucket that
+/// filled for a whole minute would let a storm loose.
+const RESUMED: Duration = Duration::from_secs(2);
+
 /// How long a call is assumed to take until one has ended. Only to tell a caller when to come back.
 const HOLD_UNKNOWN: u64 = 1_000_000_000;
 
@@ -65,6 +84,14 @@ const HOLD_UNKNOWN: u64 = 1_000_000_000;
 pub(crate) struct RateLimiter {
     config: LimiterConfig,
     quotas: Quotas,
+    /// What has moved lately.
+    tide: Tide,
+    /// Output tokens that calls in flight are expected to be charged beyond their reservations.
+    due: i64,
+    /// The rate found by trial where no limit is known.
+    pace: Option<Pace>,
+    /// Calls in flight while the provider says that it is overloaded.
+    ease: Option<Ease>,
     in_flight: u32,
     paused_until: Timestamp,
     /// What the pause was about.
@@ -77,12 +104,16 @@ pub(crate) struct RateLimiter {
     /// No call of at most so many tokens exceeds a limit of the provider's. `None`: every call does, or none is known
     /// not to.
     roomy: Option<u64>,
+    /// What a request is worth in tokens, by the two limits: tokens per minute over requests per minute.
+    request_worth: u64,
     edition: u32,
     recent: Recent,
     observed_limits: (Option<u64>, Option<u64>),
     told_low: (bool, bool),
     /// Mean time from grant to end, in nanoseconds.
     hold: u64,
+    /// Calls that it is the mean of, up to a bound.
+    ended: u64,
     pub(crate) refused_total: u64,
 }
 
@@ -96,21 +127,27 @@ impl RateLimiter {
         };
         Self {
             quotas,
+            tide: Tide::default(),
+            due: 0,
+            pace: config.pace_unknown.then(|| Pace::new(now)),
+            ease: config.ease_off.then(Ease::default),
             in_flight: 0,
             paused_until: Timestamp::ZERO,
             paused_for: Dimension::Requests,
             models: Vec::new(),
             sole: None,
             guess_max: quarter(limit),
-            roomy: match quotas.exceeded(Cost::of_call(0, 0)) {
+            roomy: match quotas.exceeded(Cost::of_call(0, 0), 1) {
                 None if config.max_concurrent != Some(0) => Some(quotas.roomy()),
                 _ => None,
             },
+            request_worth: request_worth(&quotas),
             edition: 0,
             recent: Recent::new(),
             observed_limits: (None, None),
             told_low: (false, false),
             hold: HOLD_UNKNOWN,
+            ended: 0,
             refused_total: 0,
             config,
         }
@@ -138,28 +175,43 @@ impl RateLimiter {
         model.max_concurrent = limits.max_concurrent;
     }
 
-    /// What a call is expected to take. An answer's length is the caller's bound where the provider charges that in
-    /// advance, and otherwise what this model lately wrote.
-    pub(crate) fn estimate(&self, slot: usize, demand: Demand) -> Cost {
+    /// What a call is expected to take.
+    ///
+    /// Output is reserved as the provider charges it in advance: by `max_tokens`, or by what this model lately wrote
+    /// where a caller gave none; not at all where output counts only as it is written.
+    pub(crate) fn estimate(&self, slot: usize, demand: Demand) -> Load {
         let input = demand.input_tokens;
         if self.config.counted == CountedTokens::InputOnly {
-            return Cost::of_call(input, 0);
+            return Load { reserve: Cost::of_call(input, 0), output: 0 };
         }
-        if let (ChargeRule::Estimate | ChargeRule::EstimateThenRefund, Some(max)) =
-            (self.config.charge, demand.max_output_tokens)
-        {
-            return Cost::of_call(input, max);
+        let expected = self.models[slot].expected_output();
+        let expected = demand.max_output_tokens.map_or(expected, |max| expected.min(max));
+        match (self.config.charge, demand.max_output_tokens) {
+            (ChargeRule::Estimate, Some(max)) => Load { reserve: Cost::of_call(input, max), output: max },
+            (ChargeRule::EstimateThenRefund, Some(max)) => {
+                Load { reserve: Cost::of_call(input, max), output: expected }
+            }
+            (ChargeRule::Actual, _) => Load { reserve: Cost::of_call(input, 0), output: expected },
+            (ChargeRule::Estimate | ChargeRule::EstimateThenRefund, None) => {
+                let guess = self.bounded_guess(slot, input, expected);
+                Load { reserve: Cost::of_call(input, guess), output: guess }
+            }
         }
-        // From here on the output is our guess, and a guess never makes a call impossible that the limits allow.
+    }
+
+    /// A guess never makes a call impossible that the limits allow.
+    fn bounded_guess(&self, slot: usize, input: u64, expected: u64) -> u64 {
         let model = &self.models[slot];
-        let mut output = model.expected_output().min(self.guess_max).min(quarter(model.token_limit()));
-        if let Some(max) = demand.max_output_tokens {
-            output = output.min(max);
-        }
+        let mut guess = expected.min(self.guess_max).min(quarter(model.token_limit()));
         for limit in [self.quotas.limit(Dimension::Tokens), model.token_limit()].into_iter().flatten() {
-            output = output.min(limit.saturating_sub(input));
+            guess = guess.min(limit.saturating_sub(input));
         }
-        Cost::of_call(input, output)
+        guess
+    }
+
+    /// What a call counts for between tenants: its tokens, or its part of the request limit if that is more.
+    pub(crate) fn service(&self, load: Load) -> u64 {
+        load.net().tokens().max(self.request_worth)
     }
 
     /// The limit that makes a call impossible, if there is one.
@@ -170,10 +222,10 @@ impl RateLimiter {
         if small || !self.config.enabled {
             return None;
         }
-        let own = || self.models[slot].limits.as_ref().and_then(|own| own.quotas.exceeded(cost));
+        let own = || self.models[slot].limits.as_ref().and_then(|own| own.quotas.exceeded(cost, 1));
         let slots = (self.config.max_concurrent == Some(0) || self.models[slot].max_concurrent == Some(0))
             .then_some((Dimension::Concurrency, 0, 1));
-        self.quotas.exceeded(cost).or_else(own).or(slots)
+        self.quotas.exceeded(cost, self.config.shares).or_else(own).or(slots)
     }
 
     /// Until when this model's own quota is spent, if it is.
@@ -191,30 +243,64 @@ impl RateLimiter {
     pub(crate) fn provider_fits(&mut self, cost: Cost, now: Timestamp) -> bool {
         !self.config.enabled
             || (self.paused_until <= now
-                && self.config.max_concurrent.is_none_or(|most| self.in_flight < most)
+                && self.max_in_flight().is_none_or(|most| self.in_flight < most)
+                && self.pace.as_mut().is_none_or(|pace| pace.allows(now))
                 && self.quotas.fits(cost, now))
     }
 
+    /// Starts with a part of what another limiter has now.
+    pub(crate) fn inherit(&mut self, whole: &mut Self, thousandths: u32, now: Timestamp) {
+        self.quotas.inherit(&mut whole.quotas, thousandths, now);
+    }
+
+    /// The cap on calls in flight: the configured one, or less while the provider is overloaded.
+    pub(crate) fn max_in_flight(&self) -> Option<u32> {
+        let eased = self.ease.as_ref().and_then(Ease::limit);
+        match (self.config.max_concurrent, eased) {
+            (Some(most), Some(eased)) => Some(most.min(eased)),
+            (most, eased) => most.or(eased),
+        }
+    }
+
     /// Takes from every limit. Ask both `fits` first.
-    pub(crate) fn take(&mut self, slot: usize, cost: Cost, now: Timestamp) -> Reservation {
+    pub(crate) fn take(&mut self, slot: usize, load: Load, now: Timestamp) -> Reservation {
         self.in_flight = self.in_flight.saturating_add(1);
-        self.recent.sent(cost.tokens(), now);
+        self.recent.sent(load.net().tokens(), now);
         if self.sole != Some(Some(slot)) {
             self.sole = Some(self.sole.is_none().then_some(slot));
         }
-        let mut reservation = Reservation { cost, granted: now, own: 0, observed: 0 };
+        self.tide.take(load.reserve, now);
+        self.due = self.due.saturating_add(load.due());
         let model = &mut self.models[slot];
+        let (mut own, mut observed) = (0, 0);
         if self.config.enabled {
-            self.quotas.take(cost);
-            reservation.own = model.limits.as_ref().map_or(0, |own| own.edition);
-            reservation.observed = model.observed.as_ref().map_or(0, |observed| observed.edition);
+            self.quotas.take(load.reserve);
+            own = model.limits.as_ref().map_or(0, |own| own.edition);
+            observed = model.observed.as_ref().map_or(0, |observed| observed.edition);
+            if let Some(pace) = &mut self.pace {
+                pace.take(now);
+            }
         }
-        model.take(cost);
-        reservation
+        model.take(load, now);
+        Reservation { load, granted: now, own, observed }
+    }
+
+    /// A 429 although there was room by our own count: some bucket is not as deep as was thought. Ask before the
+    /// reservation is settled.
+    pub(crate) fn surprised(
+        &mut self,
+        reservation: &Reservation,
+        exhausted: Option<Dimension>,
+        now: Timestamp,
+    ) {
+        if self.config.enabled && self.config.learn_burst {
+            let since = |dimension| self.tide.since(reservation.granted, dimension, now);
+            self.quotas.surprised(reservation.load.reserve, exhausted, since, now);
+        }
     }
 
     /// A 429: the bucket it names is emptied, and everything concerned is paused for as long as the provider asked.
-    /// The buckets fill again only after the pause, so that traffic resumes paced and not as a second storm.
+    /// What fills the buckets meanwhile is little, so that traffic resumes paced and not as a second storm.
     ///
     /// `slot`: the one model concerned; `None`: the whole provider.
     pub(crate) fn throttled(
@@ -230,9 +316,11 @@ impl RateLimiter {
         }
         let until = now + hint;
         if let Some(slot) = slot {
-            let (model, later) = (&mut self.models[slot], self.config.charge == ChargeRule::Actual);
-            model.throttled(exhausted, until, &self.quotas, later, &mut self.edition, now);
+            self.models[slot].throttled(exhausted, until, &self.quotas, &mut self.edition, now);
             return;
+        }
+        if let Some(pace) = self.pace.as_mut().filter(|_| self.quotas.is_unlimited()) {
+            pace.throttled(now);
         }
         if until > now && self.paused_until <= now {
             // Said when a pause begins; ten calls that were throttled together do not say it ten times.
@@ -242,13 +330,22 @@ impl RateLimiter {
             self.paused_until = until;
             self.paused_for = exhausted.unwrap_or(Dimension::Requests);
         }
-        let due = match self.config.charge {
-            ChargeRule::Actual => {
-                self.models.iter().map(|model| model.reserved.output).fold(0, u64::saturating_add)
-            }
-            ChargeRule::Estimate | ChargeRule::EstimateThenRefund => 0,
-        };
-        self.quotas.drain(exhausted, due, now, self.paused_until.max(now));
+        self.quotas.drain(exhausted, now, resumes(self.paused_until, now));
+    }
+
+    /// The provider says that it is overloaded: with `ease_off`, fewer calls at once.
+    pub(crate) fn overloaded(&mut self, now: Timestamp) {
+        if let Some(ease) = self.ease.as_mut().filter(|_| self.config.enabled) {
+            ease.overloaded(self.in_flight, now);
+        }
+    }
+
+    /// A call that took `cost` was answered: what was eased off comes back step by step.
+    pub(crate) fn answered(&mut self, cost: Cost, now: Timestamp) {
+        self.quotas.went_through(cost);
+        if let Some(ease) = &mut self.ease {
+            ease.answered(self.in_flight, now);
+        }
     }
 
     /// A model's own quota is spent.
@@ -297,13 +394,32 @@ impl RateLimiter {
             refused_total: self.refused_total,
             paused_until: (self.config.enabled && self.paused_until > now).then_some(self.paused_until),
             observed_limits: self.observed_limits,
+            depths: (self.depth(Dimension::Requests), self.depth(Dimension::Tokens)),
+            max_concurrent_now: self.max_in_flight(),
             ..LimiterStats::default()
         }
     }
 
-    fn free(&mut self, slot: usize, reserved: Cost) {
+    fn depth(&self, dimension: Dimension) -> Option<u64> {
+        self.quotas.bucket(dimension).map(TokenBucket::depth)
+    }
+
+    fn free(&mut self, slot: usize, load: Load) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.models[slot].release(reserved);
+        self.due = self.due.saturating_sub(load.due());
+        self.models[slot].release(load);
+    }
+}
+
+/// From when an emptied bucket fills again: [`RESUMED`] before the pause ends.
+fn resumes(paused_until: Timestamp, now: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(paused_until.as_nanos().saturating_sub(RESUMED.as_nanos() as u64)).max(now)
+}
+
+fn request_worth(quotas: &Quotas) -> u64 {
+    match (quotas.limit(Dimension::Requests), quotas.roomy()) {
+        (Some(requests), tokens) if requests > 0 && tokens < u64::MAX => (tokens / requests).max(1),
+        _ => 1,
     }
 }
 

@@ -5,25 +5,28 @@
 //! ([`Pipeline::admit`], [`Pipeline::complete`], [`Pipeline::cancel`], `handle_*`) and carries out departures
 //! ([`Pipeline::poll_granted`], [`Pipeline::poll_event`], [`Pipeline::next_timeout`]).
 //!
-//! What happens to waiters when the circuit opens is a choice: **all of them are refused at once**, also those whose
-//! deadline lies beyond the open period. A caller with another target would rather go there than stand in a queue that
-//! cannot move; one without is told when to come back, and does so without holding a place; and a newcomer and a
-//! waiter are told the same. A half-open circuit is different: waiters stay and take probe slots as these are freed,
-//! while newcomers are refused as long as every slot is taken.
+//! What happens to waiters when the circuit opens is a choice, and the same for newcomers. As the specification has it,
+//! **all of them are refused at once** and told when to come back. With [`BreakerConfig::queue_when_open`] those who have
+//! no other target and whose time reaches beyond the open period wait it out in their places: after an outage they are
+//! served first, where a caller that was refused would have to know when to ask again. A caller with another target
+//! would rather go there than stand in a queue that cannot move. In a half-open circuit waiters stay either way and take
+//! probe slots as these are freed.
 
 use std::time::Duration;
 
 use crate::breaker::{Breakers, Gate, Signal};
 use crate::event::Events;
-use crate::limiter::{Cost, RateLimiter};
-use crate::queue::{Queue, Waiter};
+use crate::limiter::{Load, RateLimiter};
+use crate::queue::{Queue, Rank, Waiter};
 use crate::retry::{self, RetryBudget, Situation};
 use crate::{
     BreakerConfig, BreakerMode, BreakerStats, Chance, Closed, Dimension, Event, Failure, FailureKind,
     HINT_MAX, LimiterConfig, LimiterStats, Outcome, QuotaHint, RetryConfig, RetryStats, Scope, Timestamp,
 };
 
-pub use call::{Admission, Call, Demand, GiveUp, ModelId, Permit, Rejection, Spent, Ticket, Verdict};
+pub use call::{
+    Admission, Call, Demand, GiveUp, ModelId, Permit, Priority, Rejection, Spent, TenantId, Ticket, Verdict,
+};
 
 mod call;
 mod waiting;
@@ -73,8 +76,8 @@ impl Pipeline {
             budget: RetryBudget::new(retry.budget.clone(), now),
             retry,
             breakers: Breakers::new(breaker, now),
+            queue: Queue::new(limiter.aging),
             limiter: RateLimiter::new(limiter, now),
-            queue: Queue::default(),
             events: Events::default(),
             clock: now,
             limited: false,
@@ -88,6 +91,19 @@ impl Pipeline {
         self.limiter.limit_model(slot, &limits, now);
     }
 
+    /// Starts with the part `thousandths / 1000` of the quota that `whole` has now, debts included: for a process that goes
+    /// on with a share of what it shared before. 0: with empty buckets.
+    pub fn inherit(&mut self, whole: &mut Self, thousandths: u32, now: Timestamp) {
+        let now = self.tick(now);
+        self.limiter.inherit(&mut whole.limiter, thousandths.min(1_000), now);
+    }
+
+    /// Gives `tenant` this part of what there is to share, relative to the others'. Each has 1 until said otherwise; 0 is
+    /// read as 1.
+    pub fn weigh_tenant(&mut self, tenant: TenantId, weight: u32) {
+        self.queue.set_weight(tenant, weight);
+    }
+
     /// Asks every layer, then takes from all of them or from none.
     ///
     /// An open circuit and a spent model are noticed before a place in the queue is taken. A call that could be served
@@ -99,11 +115,16 @@ impl Pipeline {
             self.limiter.refused_total += 1;
             return Admission::Rejected(Rejection::ModelBlocked { until });
         }
-        if let Some(retry_at) = self.breakers.of(slot).refuse(now, &mut self.events) {
-            return Admission::Rejected(Rejection::CircuitOpen { retry_at });
-        }
-        let cost = self.limiter.estimate(slot, call.demand);
-        if let Some((dimension, limit, requested)) = self.limiter.exceeded(slot, cost) {
+        let shut_until = match self.breakers.of(slot).turns_away(now, &mut self.events) {
+            None => None,
+            Some(retry_at) if self.waits_out(call, slot, retry_at, now) => Some(retry_at),
+            Some(retry_at) => {
+                self.breakers.of(slot).count_refused(1);
+                return Admission::Rejected(Rejection::CircuitOpen { retry_at });
+            }
+        };
+        let load = self.limiter.estimate(slot, call.demand);
+        if let Some((dimension, limit, requested)) = self.limiter.exceeded(slot, load.reserve) {
             self.limiter.refused_total += 1;
             return Admission::Rejected(Rejection::ExceedsCapacity { dimension, limit, requested });
         }
@@ -114,17 +135,36 @@ impl Pipeline {
                 dimension: Dimension::Requests,
             });
         }
-        if !self.must_wait(slot, now)
-            && self.limiter.model_fits(slot, cost, now)
-            && self.limiter.provider_fits(cost, now)
+        if shut_until.is_none()
+            && !self.must_wait(call, slot, now)
+            && self.limiter.model_fits(slot, load.reserve, now)
+            && self.limiter.provider_fits(load.reserve, now)
         {
             if self.limited && self.queue.is_empty() {
                 self.limited = false;
                 self.events.push(Event::LimitCleared { at: now });
             }
-            return Admission::Granted(self.grant(call.model, slot, cost, call.attempts == 0, now));
+            let service = self.limiter.service(load);
+            let first_try = call.attempts == 0;
+            return Admission::Granted(self.grant(
+                call.model,
+                slot,
+                load,
+                call.tenant,
+                service,
+                first_try,
+                now,
+            ));
         }
-        self.enqueue(call, slot, cost, now)
+        self.enqueue(call, slot, load, shut_until.unwrap_or(Timestamp::ZERO), now)
+    }
+
+    /// Would it rather wait until the circuit lets calls through again than be turned away?
+    fn waits_out(&self, call: &Call, slot: usize, retry_at: Timestamp, now: Timestamp) -> bool {
+        self.breakers.queues_when_open()
+            && !call.alternative
+            && retry_at <= call.waits_until()
+            && self.breakers.look(slot, now) != Gate::Pass
     }
 
     /// The attempt ended: settles the reservation, tells the breaker, and says what to do next.
@@ -141,12 +181,14 @@ impl Pipeline {
     ) -> Verdict {
         let now = self.tick(now);
         call.attempts = call.attempts.saturating_add(1);
-        let Permit { model, slot, breaker, reservation, .. } = permit;
+        let Permit { model, slot, tenant, service, breaker, reservation, .. } = permit;
         let waited = reservation.age(now);
         let failure = match outcome {
             Outcome::Success { usage } => {
                 let promised = call.demand.max_output_tokens.is_some();
-                self.limiter.settle(slot, reservation, *usage, promised, now);
+                self.limiter.answered(reservation.cost(), now);
+                let charged = self.limiter.settle(slot, reservation, *usage, promised, now);
+                self.correct(tenant, service, charged);
                 self.breakers.of(slot).settle(
                     breaker,
                     Signal::Success,
@@ -159,21 +201,30 @@ impl Pipeline {
             }
             Outcome::Failure(failure) => failure,
         };
-        self.limiter.settle_failed(slot, reservation, failure, now);
+        if failure.kind == FailureKind::Throttled && failure.scope == Scope::Provider {
+            self.limiter.surprised(&reservation, failure.exhausted, now);
+        }
+        let charged = self.limiter.settle_failed(slot, reservation, failure, now);
+        self.correct(tenant, service, charged);
         let hint = hinted(failure);
         self.heed(slot, model, failure, hint, now);
         let signal = self.signal(failure);
+        let waits_out = self.breakers.queues_when_open() && !call.alternative;
         let circuit = self.breakers.of(slot);
         circuit.settle(breaker, signal, waited, now, chance, &mut self.events);
         let situation = Situation {
             attempts: call.attempts,
-            deadline: call.deadline,
+            deadline: call.deadline.min(call.retry_by),
             alternative: call.alternative,
             failover_wait: call.failover_wait,
             hint: hint.unwrap_or_default(),
             paused_until: self.limiter.paused_until(slot),
             last_delay: call.last_delay,
-            circuit_open: matches!(circuit.look(now), Gate::Shut(_)),
+            circuit_open: match circuit.look(now) {
+                Gate::Shut(_) if !waits_out => true,
+                Gate::Shut(retry_at) => retry_at >= call.deadline.min(call.retry_by),
+                _ => false,
+            },
         };
         let verdict = retry::decide(&self.retry, &mut self.budget, failure, &situation, now, chance);
         if let Verdict::RetryAt { delay, .. } = verdict {
@@ -193,13 +244,17 @@ impl Pipeline {
     /// The caller went away: no verdict, everything returned.
     pub fn cancel(&mut self, permit: Permit, spent: Spent, now: Timestamp) {
         let now = self.tick(now);
-        let Permit { slot, first_try, breaker, reservation, .. } = permit;
+        let Permit { slot, tenant, service, first_try, breaker, reservation, .. } = permit;
         match spent {
             Spent::Nothing => {
                 self.limiter.put_back(slot, reservation, now);
+                self.correct(tenant, service, 0);
                 self.budget.unsent(first_try, now);
             }
-            Spent::Sent { seen } => self.limiter.settle_abandoned(slot, reservation, seen, now),
+            Spent::Sent { seen } => {
+                let charged = self.limiter.settle_abandoned(slot, reservation, seen, now);
+                self.correct(tenant, service, charged);
+            }
         }
         self.breakers.of(slot).release(breaker);
     }
@@ -211,11 +266,11 @@ impl Pipeline {
         self.queue.leave(ticket);
     }
 
-    /// What the provider's headers said of its quota. Levels may follow; configured limits are never raised.
-    pub fn handle_hint(&mut self, model: ModelId, hint: &QuotaHint, now: Timestamp) {
+    /// What the provider's headers said of its quota in the answer to the call of `permit`. Levels may follow; configured
+    /// limits are never raised.
+    pub fn handle_hint(&mut self, permit: &Permit, hint: &QuotaHint, now: Timestamp) {
         let now = self.tick(now);
-        let slot = self.limiter.slot(model);
-        self.limiter.handle_hint(slot, hint, now, &mut self.events);
+        self.limiter.handle_hint(permit.slot, &permit.reservation, hint, now, &mut self.events);
     }
 
     /// The next waiter whose turn has come, or that is refused after all: its circuit opened, its model's quota is
@@ -230,11 +285,11 @@ impl Pipeline {
         if let Some((ticket, why)) = self.queue.pop_refused() {
             return Some((ticket, Err(why)));
         }
-        let ticket = self.next_in_turn(now)?;
+        let (_, ticket) = self.next_in_turn(now)?;
         let waiter = *self.queue.get(ticket)?;
-        if !self.limiter.provider_fits(waiter.cost, now) {
-            let (earliest, dimension) = self.limiter.available(waiter.slot, waiter.cost)?;
-            if earliest <= waiter.deadline {
+        if !self.limiter.provider_fits(waiter.load.reserve, now) {
+            let (earliest, dimension) = self.limiter.available(waiter.slot, waiter.load.reserve)?;
+            if earliest <= waiter.deadline || self.limiter.expects_returns() {
                 return None;
             }
             // Quota went elsewhere since it joined (a debt, a header, a 429): it is told now and not at its deadline,
@@ -244,7 +299,8 @@ impl Pipeline {
             return Some((ticket, Err(Rejection::DeadlineTooSoon { earliest, dimension })));
         }
         self.queue.remove(ticket);
-        let permit = self.grant(waiter.model, waiter.slot, waiter.cost, waiter.first_try, now);
+        let Waiter { model, slot, load, tenant, service, first_try, .. } = waiter;
+        let permit = self.grant(model, slot, load, tenant, service, first_try, now);
         Some((ticket, Ok(permit)))
     }
 
@@ -266,20 +322,24 @@ impl Pipeline {
         }
         let next = Duration::from_nanos(1);
         let mut earliest = self.queue.next_deadline().map(|(deadline, _)| deadline + next);
-        let mut turn: Option<(Ticket, &Waiter)> = None;
-        for (ticket, waiter) in self.queue.lane_heads() {
+        if let Some(at) = self.queue.next_promotion(self.clock) {
+            earliest = sooner(earliest, at);
+        }
+        let mut turn: Option<(Rank, &Waiter)> = None;
+        for (rank, _, waiter) in self.queue.heads(self.clock) {
             let model_at = match self.breakers.look(waiter.slot, self.clock) {
+                Gate::Shut(until) if self.queue.outlasts(waiter.slot, until) => Some(until),
                 Gate::Shut(_) => return Some(self.clock),
                 Gate::Wait(deadline) if deadline <= self.clock => return Some(self.clock),
                 Gate::Wait(deadline) => Some(deadline),
-                Gate::Pass => self.limiter.model_available(waiter.slot, waiter.cost),
+                Gate::Pass => self.limiter.model_available(waiter.slot, waiter.load.reserve),
             };
             match model_at {
-                // Its model lets it go: the oldest of these is in turn, and only the provider's limits hold it back.
+                // Its model lets it go: the first of these is in turn, and only the provider's limits hold it back.
                 Some(at) if at <= self.clock => {
                     turn = match turn {
-                        Some((oldest, _)) if oldest < ticket => turn,
-                        _ => Some((ticket, waiter)),
+                        Some((first, _)) if first < rank => turn,
+                        _ => Some((rank, waiter)),
                     };
                 }
                 Some(at) => earliest = sooner(earliest, at),
@@ -287,7 +347,7 @@ impl Pipeline {
             }
         }
         if let Some((_, waiter)) = turn
-            && let Some((at, _)) = self.limiter.available(waiter.slot, waiter.cost)
+            && let Some((at, _)) = self.limiter.available(waiter.slot, waiter.load.reserve)
         {
             earliest = sooner(earliest, at);
         }
@@ -331,11 +391,31 @@ impl Pipeline {
     }
 
     /// Takes from every layer what was just found to be free.
-    fn grant(&mut self, model: ModelId, slot: usize, cost: Cost, first_try: bool, now: Timestamp) -> Permit {
-        let reservation = self.limiter.take(slot, cost, now);
+    #[expect(clippy::too_many_arguments, reason = "what is known of a call at its grant, from two places")]
+    fn grant(
+        &mut self,
+        model: ModelId,
+        slot: usize,
+        load: Load,
+        tenant: TenantId,
+        service: u64,
+        first_try: bool,
+        now: Timestamp,
+    ) -> Permit {
+        let reservation = self.limiter.take(slot, load, now);
         let breaker = self.breakers.of(slot).acquire(now, &mut self.events);
         self.budget.sent(first_try, now);
-        Permit { model, slot, first_try, breaker, reservation }
+        if !self.queue.is_empty() {
+            self.queue.served(tenant, signed(service));
+        }
+        Permit { model, slot, tenant, service, first_try, breaker, reservation }
+    }
+
+    /// A call cost another than it was counted for between tenants.
+    fn correct(&mut self, tenant: TenantId, counted: u64, charged: u64) {
+        if counted != charged && !self.queue.is_empty() {
+            self.queue.served(tenant, signed(charged).saturating_sub(signed(counted)));
+        }
     }
 
     /// What a failure means to the limiter beyond its reservation.
@@ -359,6 +439,7 @@ impl Pipeline {
                 );
                 self.refuse_paused(slot, now);
             }
+            (FailureKind::Overloaded, _) => self.limiter.overloaded(now),
             (FailureKind::OutOfQuota, Scope::Model { resets_in }) => {
                 self.limiter.block_model(slot, model, resets_in, now, &mut self.events);
             }
@@ -379,6 +460,9 @@ impl Pipeline {
             {
                 Signal::Neutral
             }
+            Closed::Counts if failure.kind == FailureKind::Overloaded => {
+                Signal::Overloaded { hint: failure.retry_after }
+            }
             Closed::Counts => Signal::Failure { hint: failure.retry_after },
         }
     }
@@ -391,6 +475,10 @@ fn hinted(failure: &Failure) -> Option<Duration> {
         _ => None,
     };
     failure.retry_after.max(reset).map(|hint| hint.min(HINT_MAX))
+}
+
+fn signed(tokens: u64) -> i64 {
+    i64::try_from(tokens).unwrap_or(i64::MAX)
 }
 
 fn sooner(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {

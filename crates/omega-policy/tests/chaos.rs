@@ -16,7 +16,7 @@ enum Step {
     FirstToken(usize),
     Cancel(usize, bool),
     Leave(usize),
-    Hint { model: u32, limit: u64, remaining: u64 },
+    Hint { which: usize, limit: u64, remaining: u64 },
     Reset,
     Pass(u64),
 }
@@ -30,8 +30,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => (0usize..16).prop_map(Step::FirstToken),
         1 => (0usize..16, any::<bool>()).prop_map(|(which, sent)| Step::Cancel(which, sent)),
         1 => (0usize..16).prop_map(Step::Leave),
-        1 => (0u32..4, 1u64..300, 0u64..300)
-            .prop_map(|(model, limit, remaining)| Step::Hint { model, limit, remaining }),
+        1 => (0usize..16, 1u64..300, 0u64..300)
+            .prop_map(|(which, limit, remaining)| Step::Hint { which, limit, remaining }),
         1 => Just(Step::Reset),
         4 => (0u64..20_000).prop_map(Step::Pass),
     ];
@@ -155,10 +155,10 @@ proptest! {
                     waiting.remove(&ticket);
                     rig.pipeline.leave(ticket, rig.now);
                 }
-                Step::Hint { model, limit, remaining } => {
+                Step::Hint { which, limit, remaining } if !running.is_empty() => {
                     let quota = Some(HintedQuota { limit: Some(limit), remaining: Some(remaining), reset: None });
                     let hint = QuotaHint { requests: quota, ..QuotaHint::default() };
-                    rig.pipeline.handle_hint(ModelId(model), &hint, rig.now);
+                    rig.pipeline.handle_hint(&running[which % running.len()], &hint, rig.now);
                 }
                 Step::Reset => rig.pipeline.reset_circuit(rig.now),
                 _ => {}

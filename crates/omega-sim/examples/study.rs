@@ -43,6 +43,7 @@ fn run() -> Result<(), String> {
             "burst" => scenario.burst_seconds = number(value)?,
             "blind" => scenario.blind = value == "1",
             "free" => scenario.free_429 = value == "1",
+            "fair" => scenario.fair = value == "1",
             "fault" => scenario.faults.push(value.parse()?),
             "seed" => scenario.seed = number(value)? as u64,
             "deadline" => scenario.deadline = std::time::Duration::from_secs_f64(number(value)?),

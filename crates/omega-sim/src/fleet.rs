@@ -72,8 +72,9 @@ impl FromStr for Skew {
 /// A client's share is judged by this much of the past.
 const MINUTE: u64 = 60 * SECOND;
 
-/// No client's last share is less than this part of an equal share: one that was quiet for a minute may start again.
-const QUIET_SHARE: f64 = 0.25;
+/// Every client's use is taken to have been so many requests more: what a client sent in a minute or two is a small
+/// sample of what it will, and shares by the bare count give one that happened to be quiet next to nothing.
+const PRIOR: u64 = 4;
 
 /// Who has which request, and who used how much lately.
 #[derive(Debug)]
@@ -125,13 +126,8 @@ impl Shares {
     /// Every client's share of what was sent in the last one to two minutes. They sum to 1.
     pub(crate) fn last(&mut self, now: u64) -> Vec<f64> {
         self.roll(now);
-        let least = QUIET_SHARE / self.used.len() as f64;
-        let total: u64 = self.used.iter().flatten().sum();
-        let shares =
-            self.used.iter().map(|[now, before]| ((now + before) as f64 / total.max(1) as f64).max(least));
-        let shares: Vec<f64> = shares.collect();
-        let sum: f64 = shares.iter().sum();
-        shares.into_iter().map(|share| share / sum).collect()
+        let total: u64 = self.used.iter().flatten().sum::<u64>() + PRIOR * self.used.len() as u64;
+        self.used.iter().map(|[now, before]| (now + before + PRIOR) as f64 / total as f64).collect()
     }
 
     fn roll(&mut self, now: u64) {

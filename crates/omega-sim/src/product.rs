@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use omega_policy::{
-    Admission, Call, Chance, Demand, Dimension, Event, Failure, FailureKind, HintedQuota, LimiterConfig,
-    ModelId, ModelLimits, Outcome, Permit, Pipeline, PipelineConfig, QuotaHint, Spent, Ticket, Timestamp,
-    TokenLimits, Usage, Verdict,
+    Admission, Call, Chance, Demand, Event, Failure, FailureKind, FirstTokens, HintedQuota, LimiterConfig,
+    ModelId, ModelLimits, Outcome, Permit, Pipeline, PipelineConfig, QuotaHint, Spent, TenantId, Ticket,
+    Timestamp, TokenLimits, Usage, Verdict,
 };
 
 use crate::engine::{Answer, Client, Patience, World};
@@ -32,7 +32,11 @@ pub(crate) struct Setup {
     pub(crate) timeout: u64,
     /// Silence tolerated before the first byte.
     pub(crate) first_byte: u64,
+    /// Learn a shorter silence from what the model lately did.
+    pub(crate) learned_clock: bool,
     pub(crate) fleet: Fleet,
+    /// Are tenants told apart?
+    pub(crate) fair: bool,
 }
 
 /// A pipeline and who waits in it.
@@ -42,6 +46,18 @@ struct Member {
     waiting: HashMap<Ticket, u32>,
     /// The earliest wake-up already asked for.
     wake_at: Option<u64>,
+    /// How long first tokens took, by model.
+    first_tokens: Vec<FirstTokens>,
+}
+
+impl Member {
+    fn first_tokens_of(&mut self, model: ModelId) -> &mut FirstTokens {
+        let index = model.0 as usize;
+        if self.first_tokens.len() <= index {
+            self.first_tokens.resize_with(index + 1, FirstTokens::default);
+        }
+        &mut self.first_tokens[index]
+    }
 }
 
 /// A request inside the layers.
@@ -114,7 +130,12 @@ impl Product {
         for (model, limits) in &self.setup.models {
             pipeline.limit_model(ModelId(model + 1), limits.clone(), now);
         }
-        self.members.push(Member { pipeline, waiting: HashMap::new(), wake_at: None });
+        self.members.push(Member {
+            pipeline,
+            waiting: HashMap::new(),
+            wake_at: None,
+            first_tokens: Vec::new(),
+        });
         self.members.len() - 1
     }
 
@@ -142,9 +163,14 @@ impl Product {
     fn send(&mut self, number: u32, world: &mut World<'_>) {
         let place = self.places[number as usize] as usize;
         let Some(active) = &self.slots[place] else { return };
-        let deadline = active.call.deadline.as_nanos();
+        let (deadline, model, index) = (active.call.deadline.as_nanos(), active.call.model, active.member);
         self.shares.sent(number, world.now());
-        let first_byte = world.now() + self.setup.first_byte;
+        let mut silence = self.setup.first_byte;
+        if self.setup.learned_clock {
+            let patience = self.members[index].first_tokens_of(model).patience(false);
+            silence = silence.min(patience.as_nanos() as u64);
+        }
+        let first_byte = world.now() + silence;
         world.send(number, Patience { first_byte, end: deadline });
     }
 
@@ -195,35 +221,28 @@ impl Product {
         }
     }
 
-    /// The store is gone: every client goes on with its last share.
+    /// The store is gone: every client goes on with its last share of the quota, and of what was left of it.
     fn store_down(&mut self, world: &mut World<'_>) {
+        let whole = self.route[0];
         let shares = self.shares.last(world.now());
-        self.route = shares.into_iter().map(|share| self.add_drained(share, world.now())).collect();
+        let members =
+            shares.into_iter().map(|share| self.add_heir(whole, share, (share * 1e3) as u32, world.now()));
+        self.route = members.collect();
         self.move_waiters(world);
     }
 
-    /// It is back, and does not believe its bucket full.
+    /// It is back, and does not believe its bucket full: nobody knows what the others have just spent.
     fn store_back(&mut self, world: &mut World<'_>) {
-        let shared = self.add_drained(1.0, world.now());
+        let shared = self.add_heir(0, 1.0, 0, world.now());
         self.route = vec![shared; self.route.len()];
         self.move_waiters(world);
     }
 
-    /// A pipeline that begins with empty buckets, as one does that cannot know what others have just spent.
-    fn add_drained(&mut self, share: f64, now: u64) -> usize {
+    /// A pipeline over a share, that begins with a part of what another has.
+    fn add_heir(&mut self, whole: usize, share: f64, thousandths: u32, now: u64) -> usize {
         let index = self.add_member(share, now);
-        let now = Timestamp::from_nanos(now);
-        for dimension in [Dimension::Requests, Dimension::Tokens] {
-            let mut call = self.call(ModelId::OTHER, Demand::default(), now);
-            let pipeline = &mut self.members[index].pipeline;
-            // A throttled call is how a limiter learns that a bucket is empty; this one is never sent.
-            if let Admission::Granted(permit) = pipeline.admit(&call, now) {
-                let mut throttled = Failure::new(FailureKind::Throttled);
-                throttled.exhausted = Some(dimension);
-                pipeline.complete(&mut call, permit, &Outcome::Failure(throttled), now, Chance::ZERO);
-            }
-            while pipeline.poll_event().is_some() {}
-        }
+        let (known, new) = self.members.split_at_mut(index);
+        new[0].pipeline.inherit(&mut known[whole].pipeline, thousandths, Timestamp::from_nanos(now));
         index
     }
 
@@ -244,16 +263,9 @@ impl Product {
     }
 
     fn call(&self, model: ModelId, demand: Demand, now: Timestamp) -> Call {
-        Call {
-            model,
-            demand,
-            deadline: now + Duration::from_nanos(self.setup.timeout),
-            admit_by: now + Duration::from_nanos(self.setup.max_wait),
-            alternative: false,
-            failover_wait: Duration::ZERO,
-            attempts: 0,
-            last_delay: Duration::ZERO,
-        }
+        let deadline = now + Duration::from_nanos(self.setup.timeout);
+        let by = now + Duration::from_nanos(self.setup.max_wait);
+        Call { admit_by: by, retry_by: by, ..Call::new(model, demand, deadline, now) }
     }
 
     fn heed(&mut self, number: u32, headers: Option<Headers>, world: &World<'_>) {
@@ -262,7 +274,9 @@ impl Product {
         let place = self.places[number as usize] as usize;
         let Some(active) = &self.slots[place] else { return };
         let now = Timestamp::from_nanos(world.now());
-        self.members[active.member].pipeline.handle_hint(active.call.model, &hint, now);
+        if let Some(permit) = &active.permit {
+            self.members[active.member].pipeline.handle_hint(permit, &hint, now);
+        }
     }
 
     fn start(&mut self, world: &mut World<'_>) {
@@ -286,7 +300,11 @@ impl Client for Product {
             input_tokens: u64::from(request.input_tokens),
             max_output_tokens: Some(u64::from(world.setting().max_tokens)),
         };
-        let call = self.call(ModelId(request.model + 1), demand, Timestamp::from_nanos(world.now()));
+        let now = Timestamp::from_nanos(world.now());
+        let call = Call {
+            tenant: if self.setup.fair { TenantId(request.tenant + 1) } else { TenantId::NONE },
+            ..self.call(ModelId(request.model + 1), demand, now)
+        };
         let active = Active { call, permit: None, member: 0, ticket: None };
         let place = match self.vacant.pop() {
             Some(place) => {
@@ -321,10 +339,12 @@ impl Client for Product {
         self.heed(number, headers, world);
         let place = self.places[number as usize] as usize;
         let Some(active) = &mut self.slots[place] else { return };
-        let index = active.member;
+        let (index, model) = (active.member, active.call.model);
         if let Some(permit) = &mut active.permit {
             self.members[index].pipeline.first_token(permit, Timestamp::from_nanos(world.now()));
         }
+        let waited = world.now() - world.recorder.records[number as usize].sent_at;
+        self.members[index].first_tokens_of(model).record(false, Duration::from_nanos(waited));
         self.pump(index, world);
     }
 
@@ -407,5 +427,6 @@ fn share_of(limiter: &LimiterConfig, share: f64) -> LimiterConfig {
         TokenLimits::Total(limit) => TokenLimits::Total(cut(limit)),
         TokenLimits::Split { input, output } => TokenLimits::Split { input: cut(input), output: cut(output) },
     };
-    LimiterConfig { requests_per_minute: cut(limiter.requests_per_minute), tokens, ..limiter.clone() }
+    let shares = (1.0 / share).ceil() as u32;
+    LimiterConfig { requests_per_minute: cut(limiter.requests_per_minute), tokens, shares, ..limiter.clone() }
 }

@@ -106,6 +106,9 @@ pub struct Scenario {
     pub provider: String,
     /// Where its limits come from.
     pub limits: Limits,
+    /// Tell the product whose each request is, so that it shares the quota fairly between the trace's tenants. Default:
+    /// it is not told, and serves first come, first served.
+    pub fair: bool,
     /// Calls in flight, where limits mirror the provider, which has no such limit. Default: unlimited.
     pub max_concurrent: Option<u32>,
 }
@@ -127,6 +130,7 @@ impl Default for Scenario {
             config: Config::default(),
             provider: String::from("simulated"),
             limits: Limits::default(),
+            fair: false,
             max_concurrent: None,
         }
     }
@@ -285,7 +289,9 @@ impl Scenario {
             max_wait: deadline,
             timeout: config.timeout.as_nanos() as u64,
             first_byte: streaming.first_byte.as_nanos() as u64,
+            learned_clock: streaming.learned_first_content && streaming.learned_without_fallback,
             fleet: self.fleet,
+            fair: self.fair,
         }
     }
 }

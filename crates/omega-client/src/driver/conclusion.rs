@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use omega_policy::{Call, Failure, FailureKind, Outcome, Rejection, Timestamp, Usage, Verdict};
+use omega_policy::{Call, Failure, FailureKind, FirstTokens, Outcome, Rejection, Timestamp, Usage, Verdict};
 use omega_protocol::ProviderError;
 
 use super::{Began, Driver};
@@ -10,7 +10,6 @@ use crate::answer::{Attempt, AttemptOutcome};
 use crate::client::Inner;
 use crate::error::{Error, ErrorKind};
 use crate::exchange::Exchange;
-use crate::first_token;
 use crate::refusal::rejected;
 use crate::registry::Target;
 use crate::scope::{Counters, Held};
@@ -33,7 +32,7 @@ impl<E: Exchange> Driver<'_, E> {
         // Whoever sets a short deadline learns nothing about the provider by it. But one that has not sent a byte
         // for as long as counts as silence elsewhere has earned the verdict: else a hanging provider would never
         // open its circuit for callers in a hurry.
-        if !heard && waited >= first_token::FLOOR {
+        if !heard && waited >= FirstTokens::FLOOR {
             self.client.fail(held, call, Failure::new(FailureKind::Timeout));
         } else {
             drop(held);

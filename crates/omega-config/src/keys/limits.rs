@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::provider::Tier;
 use crate::value::{Kind, Value};
 
-pub(super) static KEYS: [Key; 16] = [
+pub(super) static KEYS: [Key; 20] = [
     Key::new(
         "rate_limiting.enabled",
         Kind::Switch,
@@ -96,6 +96,34 @@ pub(super) static KEYS: [Key; 16] = [
         "Quota kept back from a burst against clock and network skew; never so much that less than one request fits.",
         |c, p| Value::Seconds(provider(c, p).limits.depth_margin),
         |c, p, v| edit(c, p).limits.depth_margin = v.seconds(),
+    ),
+    Key::new(
+        "rate_limiting.<provider>.learn_burst",
+        Kind::Switch,
+        "Believe in a smaller burst when a 429 comes although there was room, or when headers show one.",
+        |c, p| Value::Switch(provider(c, p).limits.learn_burst),
+        |c, p, v| edit(c, p).limits.learn_burst = v.on(),
+    ),
+    Key::new(
+        "rate_limiting.<provider>.pace_unknown",
+        Kind::Switch,
+        "Where no limit is configured, follow 429s with a rate found by trial (CUBIC).",
+        |c, p| Value::Switch(provider(c, p).limits.pace_unknown),
+        |c, p, v| edit(c, p).limits.pace_unknown = v.on(),
+    ),
+    Key::new(
+        "rate_limiting.<provider>.ease_off",
+        Kind::Switch,
+        "While the provider says that it is overloaded, keep no more calls in flight than before (AIMD).",
+        |c, p| Value::Switch(provider(c, p).limits.ease_off),
+        |c, p, v| edit(c, p).limits.ease_off = v.on(),
+    ),
+    Key::new(
+        "rate_limiting.<provider>.aging_seconds",
+        seconds(0.0, DAY),
+        "Waiting this long counts like one class of priority. 0: never.",
+        |c, p| Value::Seconds(provider(c, p).limits.aging),
+        |c, p, v| edit(c, p).limits.aging = v.seconds(),
     ),
     Key::new(
         "rate_limiting.<provider>.max_wait_seconds",

@@ -6,7 +6,7 @@ use crate::config::{Config, StreamClocks};
 use crate::provider::ProviderSettings;
 use crate::value::{Kind, Value, shortened};
 
-pub(super) static KEYS: [Key; 11] = [
+pub(super) static KEYS: [Key; 12] = [
     Key::new(
         "providers.<name>.protocol",
         Kind::Word(&["openai", "anthropic", "google", "grok"]),
@@ -87,6 +87,13 @@ pub(super) static KEYS: [Key; 11] = [
         "This provider's own `streaming.learned_first_content`.",
         |c, p| Value::Switch(clocks(c, p).learned_first_content),
         |c, p, v| edit(c, p).streaming.learned_first_content = v.on(),
+    ),
+    Key::new(
+        "providers.<name>.streaming.learned_without_fallback",
+        Kind::Switch,
+        "This provider's own `streaming.learned_without_fallback`.",
+        |c, p| Value::Switch(clocks(c, p).learned_without_fallback),
+        |c, p, v| edit(c, p).streaming.learned_without_fallback = v.on(),
     ),
 ];
 

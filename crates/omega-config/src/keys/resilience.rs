@@ -7,9 +7,18 @@ use omega_policy::{BreakerMode, BreakerScope, FailureRate, Jitter, SlowFirstToke
 
 use super::{DAY, Key, TICK, count, seconds, text};
 use crate::config::Tokenizer;
+use crate::preset::Preset;
 use crate::value::{Kind, Value, shortened};
 
-pub(super) static KEYS: [Key; 44] = [
+pub(super) static KEYS: [Key; 49] = [
+    // Before everything it sets; explicit settings override it, wherever they come from.
+    Key::new(
+        "preset",
+        Kind::Word(&["spec", "adaptive"]),
+        "What the settings you leave out start from: `spec`: the specification's numbers; `adaptive`: short growing open periods, overload answered by pacing, more and bounded retries, learned clocks.",
+        |c, _| Value::word_of(&c.preset, &PRESETS),
+        |c, _, v| c.apply(v.chosen(&PRESETS)),
+    ),
     Key::new(
         "model",
         text("a model's name", not_blank),
@@ -206,6 +215,27 @@ pub(super) static KEYS: [Key; 44] = [
         },
     ),
     Key::new(
+        "circuit_breaker.overload_counts",
+        Kind::Switch,
+        "Overload (529, 503 that says so) counts as a consecutive failure. Off: it weighs in the failure rate alone.",
+        |c, _| Value::Switch(c.breaker.overload_counts),
+        |c, _, v| c.breaker.overload_counts = v.on(),
+    ),
+    Key::new(
+        "circuit_breaker.stale_success_resets",
+        Kind::Switch,
+        "Any success resets the count of consecutive failures. Off: only of calls that were sent after the first of them.",
+        |c, _| Value::Switch(c.breaker.stale_success_resets),
+        |c, _, v| c.breaker.stale_success_resets = v.on(),
+    ),
+    Key::new(
+        "circuit_breaker.queue_when_open",
+        Kind::Switch,
+        "Calls without another target wait while the circuit is open, if their time reaches beyond it. Off: they are refused at once.",
+        |c, _| Value::Switch(c.breaker.queue_when_open),
+        |c, _, v| c.breaker.queue_when_open = v.on(),
+    ),
+    Key::new(
         "circuit_breaker.ramp_seconds",
         seconds(0.0, 3_600.0),
         "After closing, let a growing share of calls through over this long; 0: all at once.",
@@ -332,6 +362,13 @@ pub(super) static KEYS: [Key; 44] = [
         |c, _, v| each_clock(c, |clocks| clocks.learned_first_content = v.on()),
     ),
     Key::new(
+        "streaming.learned_without_fallback",
+        Kind::Switch,
+        "Use the learned first-content clock also where no fallback exists: the call is then tried again on the same target.",
+        |c, _| Value::Switch(c.streaming.learned_without_fallback),
+        |c, _, v| each_clock(c, |clocks| clocks.learned_without_fallback = v.on()),
+    ),
+    Key::new(
         "streaming.on_stream_break",
         text("`error`", only_error),
         "When a stream breaks after something reached the caller: end with a clear error. A whole answer that breaks is tried again unseen, whatever stands here.",
@@ -374,6 +411,8 @@ pub(super) static KEYS: [Key; 44] = [
         |c, _, v| c.tls.ca_file = Some(PathBuf::from(v.text())),
     ),
 ];
+
+const PRESETS: [(&str, Preset); 2] = [("spec", Preset::Spec), ("adaptive", Preset::Adaptive)];
 
 const SCOPES: [(&str, BreakerScope); 2] =
     [("provider", BreakerScope::Provider), ("model", BreakerScope::Model)];

@@ -19,7 +19,8 @@ pub struct BreakerConfig {
     pub half_open_max_calls: u32,
     /// How long probes may keep a half-open circuit waiting before it counts as a failure. Default 60 s.
     pub half_open_timeout: Duration,
-    /// Factor by which each successive open period grows; 1.0 keeps it constant. 1.0 to 10.0. Default 1.0.
+    /// Factor by which each successive open period grows; 1.0 keeps it constant. 1.0 to 10.0. Default 1.0. A period that
+    /// grows counts from when the probe that failed was sent.
     pub open_growth: f64,
     /// The longest open period when `open_growth` is above 1. Default 600 s.
     pub max_open: Duration,
@@ -36,6 +37,15 @@ pub struct BreakerConfig {
     /// Does a 429 weigh as a failure in the failure-rate window? It never counts as a consecutive failure. Default
     /// `false`: a plain 429 says that *we* are too fast, which the limiter answers.
     pub throttled_in_window: bool,
+    /// Does a provider that says it is overloaded (529, 503) count as a consecutive failure? Otherwise it weighs in the
+    /// failure-rate window alone: overload is answered by pacing. A probe fails by it either way. Default `true`.
+    pub overload_counts: bool,
+    /// Does the success of a call that was sent before the first of the present failures reset their count? A provider
+    /// that goes down still ends answers it had begun, and they hold its circuit closed. Default `true`: any success.
+    pub stale_success_resets: bool,
+    /// May calls that have no other target wait in the queue while the circuit is open, if their time reaches beyond it?
+    /// Default `false`: they are refused at once.
+    pub queue_when_open: bool,
 }
 
 impl Default for BreakerConfig {
@@ -55,6 +65,9 @@ impl Default for BreakerConfig {
             scope: BreakerScope::Provider,
             mode: BreakerMode::Auto,
             throttled_in_window: false,
+            overload_counts: true,
+            stale_success_resets: true,
+            queue_when_open: false,
         }
     }
 }

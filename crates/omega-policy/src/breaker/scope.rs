@@ -53,6 +53,11 @@ impl Breakers {
         std::iter::once(&mut self.provider).chain(&mut self.models)
     }
 
+    /// May calls wait while a circuit is open?
+    pub(crate) fn queues_when_open(&self) -> bool {
+        self.config.queue_when_open && self.config.mode == BreakerMode::Auto
+    }
+
     /// Does a failure of one model have a circuit of its own to move?
     pub(crate) fn is_per_model(&self) -> bool {
         self.config.scope == BreakerScope::Model

@@ -66,8 +66,11 @@ impl Rig {
 
     /// A newcomer: a permit, or when to come back.
     pub(super) fn admit(&mut self) -> Result<BreakerPermit, Timestamp> {
-        match self.breaker.refuse(self.now, &mut self.events) {
-            Some(retry_at) => Err(retry_at),
+        match self.breaker.turns_away(self.now, &mut self.events) {
+            Some(retry_at) => {
+                self.breaker.count_refused(1);
+                Err(retry_at)
+            }
             None => Ok(self.breaker.acquire(self.now, &mut self.events)),
         }
     }

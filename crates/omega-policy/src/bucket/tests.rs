@@ -30,7 +30,7 @@ fn a_full_bucket_gives_its_depth_and_then_its_rate() {
 fn redis_cell_nothing_is_admitted_a_nanosecond_early() {
     for limit in [1, 7, 59, 61, 90_000, u64::MAX] {
         let mut bucket = bucket(limit, 6);
-        bucket.drain(Keep::Nothing, 0, at(0));
+        bucket.drain(Keep::Nothing, at(0));
         let due = bucket.when_available(1).expect("limited").as_nanos();
         let mut early = bucket;
         early.refill(Timestamp::from_nanos(due - 1));
@@ -45,7 +45,7 @@ fn redis_cell_nothing_is_admitted_a_nanosecond_early() {
 fn smithy_a_wait_is_never_zero_while_something_is_missing() {
     for limit in [1, 3, 1_000_003, u64::MAX] {
         let mut bucket = bucket(limit, 1);
-        bucket.drain(Keep::Nothing, 0, at(0));
+        bucket.drain(Keep::Nothing, at(0));
         bucket.refill(at(0));
         assert!(bucket.when_available(1) > Some(at(0)));
     }
@@ -55,7 +55,7 @@ fn smithy_a_wait_is_never_zero_while_something_is_missing() {
 #[test]
 fn refilling_every_nanosecond_loses_nothing() {
     let mut often = bucket(7, 60);
-    often.drain(Keep::Nothing, 0, at(0));
+    often.drain(Keep::Nothing, at(0));
     let mut once = often;
     for nanos in 1..=100_000 {
         often.refill(Timestamp::from_nanos(nanos));
@@ -102,11 +102,26 @@ fn extremes_neither_overflow_nor_wrap() {
         bucket.refill(Timestamp::MAX);
         bucket.refund(u64::MAX);
         bucket.refund(u64::MAX);
-        assert!(bucket.level <= bucket.capacity);
+        assert!(bucket.level <= bucket.brim());
         assert!(bucket.when_available(u64::MAX).is_some());
         let full = bucket.capacity;
-        bucket.raise_to(u64::MAX);
-        assert_eq!(bucket.level, full);
+        let moved = Moved { certainly: 0, possibly: 0, returned: 0, owed: 0, elapsed: Duration::MAX };
+        bucket.follow(u64::MAX, &moved, 0, Duration::ZERO, true);
+        assert!((full..=bucket.brim()).contains(&bucket.level));
+        let moved = Moved {
+            certainly: u64::MAX,
+            possibly: u64::MAX,
+            returned: u64::MAX,
+            owed: u64::MAX,
+            elapsed: Duration::MAX,
+        };
+        bucket.follow(u64::MAX, &moved, u64::MAX, Duration::MAX, true);
+        bucket.learn_depth(u64::MAX, Duration::MAX, Duration::MAX);
+        bucket.foresee(u64::MAX, i128::from(u64::MAX), u64::MAX, i64::MIN, u64::MAX);
+        bucket.foresee(u64::MAX, -i128::from(u64::MAX), 1, i64::MAX, 1);
+        bucket.was_too_much(u64::MAX, Duration::MAX);
+        bucket.was_too_much(0, Duration::MAX);
+        bucket.refill(Timestamp::MAX);
     }
 }
 
@@ -120,16 +135,83 @@ fn a_call_deeper_than_the_bucket_goes_when_it_is_full_and_the_next_one_pays() {
     bucket.refill(at(39));
     assert!(!bucket.fits(40), "nine of ten: not full");
     bucket.refill(at(40));
+    assert!(!bucket.fits(40), "full, but only just");
+    bucket.refill(Timestamp::from_millis(40_010));
     assert!(bucket.fits(40));
+}
+
+#[test]
+fn a_full_bucket_gives_no_more_than_its_depth_however_long_it_has_been_full() {
+    let mut bucket = bucket(60, 10);
+    bucket.refill(at(1_000));
+    bucket.take(10);
+    assert_eq!(bucket.level(), 0);
+}
+
+#[test]
+fn how_long_it_must_have_been_full_doubles_with_each_429_and_shrinks_with_each_success() {
+    let mut bucket = bucket(60, 10);
+    for expected in [20, 40, 80, 160, 320, 500, 500] {
+        bucket.was_too_much(40, Duration::ZERO);
+        assert_eq!(bucket.lag, expected * 1_000_000);
+    }
+    for _ in 0..10_000 {
+        bucket.was_not_too_much(40);
+    }
+    assert_eq!(bucket.lag, LAG_MIN);
+    let before = bucket;
+    bucket.was_not_too_much(5);
+    assert_eq!(bucket, before, "a call within the depth says nothing of it");
+}
+
+#[test]
+fn a_429_shrinks_the_depth_to_less_than_was_spent_at_once_and_what_was_spent_stays_spent() {
+    let mut bucket = bucket(600, 60);
+    bucket.take(300);
+    bucket.was_too_much(10, Duration::from_secs(40));
+    assert_eq!((bucket.depth(), bucket.tokens()), (360, 60));
+    bucket.was_too_much(10, Duration::from_secs(50));
+    assert_eq!(bucket.depth(), 360, "a later 429 after more was spent says nothing new");
+    bucket.was_too_much(10, Duration::ZERO);
+    assert_eq!(bucket.depth(), 180, "at most half at a time: somebody else may have spent it");
+    (0..100).for_each(|_| bucket.was_too_much(1, Duration::ZERO));
+    assert_eq!(bucket.depth(), 9, "and never less than nine tenths of a second");
+}
+
+#[test]
+fn a_depth_found_to_be_small_grows_back_by_a_hundredth_in_a_minute() {
+    let mut bucket = bucket(60_000, 60);
+    (0..3).for_each(|_| bucket.was_too_much(10, Duration::from_secs(10)));
+    assert_eq!(bucket.depth(), 9_000);
+    bucket.refill(at(60));
+    assert_eq!(bucket.depth(), 9_090);
+    let mut idle = bucket;
+    for minute in 2..600 {
+        bucket.refill(at(minute * 60));
+    }
+    assert_eq!(bucket.depth(), 60_000, "and never beyond what is configured");
+    idle.refill(at(86_400));
+    assert_eq!(idle.depth(), 60_000, "a quiet day forgets it");
+}
+
+#[test]
+fn a_header_that_says_when_it_is_full_again_shows_the_depth() {
+    let mut bucket = bucket(600, 60);
+    bucket.learn_depth(100, Duration::from_secs(59), Duration::ZERO);
+    assert_eq!(bucket.depth(), 600, "a second either way is rounding");
+    bucket.learn_depth(40, Duration::from_secs(6), Duration::ZERO);
+    assert_eq!((bucket.depth(), bucket.tokens()), (100, 100));
+    bucket.learn_depth(0, Duration::ZERO, Duration::ZERO);
+    assert_eq!(bucket.depth(), 100, "full again at once says nothing");
 }
 
 #[test]
 fn the_margin_is_kept_back_but_never_the_last_whole_token() {
     let margin = Duration::from_millis(500);
-    let depth = |limit, burst| TokenBucket::new(limit, Duration::from_secs(burst), margin, at(0)).level;
+    let depth = |limit, burst| TokenBucket::new(limit, Duration::from_secs(burst), margin, at(0)).capacity;
     assert_eq!(depth(60, 60), 59 * UNITS + UNITS / 2);
     assert_eq!(depth(60, 1), UNITS, "half a request is no request");
-    assert_eq!(depth(6_000, 1), 50 * UNITS);
+    assert_eq!(depth(6_000, 1), 90 * UNITS, "at most a tenth of the burst");
     assert_eq!(depth(60, 0), UNITS);
 }
 
@@ -147,7 +229,7 @@ fn a_debt_is_bounded_by_what_a_hint_could_impose() {
 #[test]
 fn a_drained_bucket_fills_only_from_the_end_of_the_pause() {
     let mut bucket = bucket(60, 60);
-    bucket.drain(Keep::Nothing, 0, at(30));
+    bucket.drain(Keep::Nothing, at(30));
     bucket.refill(at(29));
     assert_eq!(bucket.tokens(), 0);
     assert_eq!(bucket.when_available(1), Some(at(31)));

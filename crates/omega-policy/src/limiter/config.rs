@@ -21,9 +21,21 @@ pub struct LimiterConfig {
     pub max_concurrent: Option<u32>,
     /// How much of the minute may be spent at once. Default 6 s.
     pub burst: Duration,
-    /// Quota kept back from the burst against clock and network skew; never so much that less than one whole
-    /// request fits. Default 0.5 s.
+    /// Quota kept back from the burst against clock and network skew; at most a tenth of the burst, and never so much
+    /// that less than one whole request fits. Default 0.5 s.
     pub depth_margin: Duration,
+    /// Believe in a smaller burst when a 429 comes although there was room, or when headers show one. Never in a larger
+    /// one than `burst`. Default `true`.
+    pub learn_burst: bool,
+    /// Where no limit is configured or seen, follow 429s with a rate found by trial (CUBIC). Default `false`.
+    pub pace_unknown: bool,
+    /// While the provider says that it is overloaded, keep no more calls in flight than before. Default `false`.
+    pub ease_off: bool,
+    /// Waiting this long counts like one class of priority. Zero: never. Default 7.5 s, a quarter of the longest wait.
+    pub aging: Duration,
+    /// How many of these limits the whole quota holds: 1, or more where this limiter has only a share of it. A call that
+    /// the whole would let pass is not refused for being larger than the share. Default 1.
+    pub shares: u32,
     /// Waiting callers at most. Default 10,000.
     pub max_queue: usize,
 }
@@ -39,6 +51,11 @@ impl Default for LimiterConfig {
             max_concurrent: Some(10),
             burst: Duration::from_secs(6),
             depth_margin: Duration::from_millis(500),
+            learn_burst: true,
+            pace_unknown: false,
+            ease_off: false,
+            aging: Duration::from_millis(7_500),
+            shares: 1,
             max_queue: 10_000,
         }
     }
@@ -141,4 +158,8 @@ pub struct LimiterStats {
     pub paused_until: Option<Timestamp>,
     /// The largest limits the provider's headers showed: (requests, tokens) per minute.
     pub observed_limits: (Option<u64>, Option<u64>),
+    /// How much may be spent at once as far as is known now: (requests, tokens).
+    pub depths: (Option<u64>, Option<u64>),
+    /// The cap on calls in flight now, if there is one: `max_concurrent`, or less while the provider is overloaded.
+    pub max_concurrent_now: Option<u32>,
 }

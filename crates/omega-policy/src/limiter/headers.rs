@@ -1,14 +1,23 @@
 //! Follows what the provider's headers say of its quota.
 
 use super::model::News;
-use super::{ChargeRule, HintedQuota, QuotaHint, RateLimiter};
+use super::{HintedQuota, QuotaHint, RateLimiter, Reservation};
 use crate::bucket::TokenBucket;
 use crate::event::Events;
 use crate::{Dimension, Event, Timestamp};
 
 impl RateLimiter {
     /// Follows the provider's headers; see [`QuotaHint`].
-    pub(crate) fn handle_hint(&mut self, slot: usize, hint: &QuotaHint, now: Timestamp, events: &mut Events) {
+    ///
+    /// `reservation`: of the call whose answer carried them. What was taken after it is not in the provider's count.
+    pub(crate) fn handle_hint(
+        &mut self,
+        slot: usize,
+        reservation: &Reservation,
+        hint: &QuotaHint,
+        now: Timestamp,
+        events: &mut Events,
+    ) {
         let dimensions = [
             (Dimension::Requests, hint.requests),
             (Dimension::Tokens, hint.tokens),
@@ -22,45 +31,47 @@ impl RateLimiter {
                 self.note_limit(dimension, limit, events);
             }
             if self.config.enabled {
-                self.follow(slot, dimension, hinted, now);
+                self.follow(slot, reservation, dimension, hinted, now);
             }
         }
     }
 
-    fn follow(&mut self, slot: usize, dimension: Dimension, hint: HintedQuota, now: Timestamp) {
+    fn follow(
+        &mut self,
+        slot: usize,
+        reservation: &Reservation,
+        dimension: Dimension,
+        hint: HintedQuota,
+        now: Timestamp,
+    ) {
         let configured = self.quotas.limit(dimension);
         // Without a limit from either side there is nothing to pace by.
         let Some(limit) = hint.limit.into_iter().chain(configured).min() else { return };
         let tighter = configured.is_none_or(|configured| limit < configured);
+        let margin = self.config.depth_margin;
+        let model = &mut self.models[slot];
+        let granted = reservation.granted;
+        let moved = model.tide.get_or_insert_default().since(granted, dimension, now);
         let spent = match (hint.remaining, self.quotas.bucket_mut(dimension)) {
             (Some(remaining), Some(bucket)) => {
                 bucket.refill(now);
-                bucket.holds_more_than(remaining)
+                bucket.is_above(remaining, &moved)
             }
             _ => false,
         };
-        let fresh = TokenBucket::new(limit, self.config.burst, self.config.depth_margin, now);
-        let news = News {
-            remaining: hint.remaining,
-            fresh,
-            surprising: tighter || spent,
-            charged_later: self.config.charge == ChargeRule::Actual,
-        };
-        self.models[slot].observe(dimension, news, &mut self.edition, now);
+        let fresh = TokenBucket::new(limit, self.config.burst, margin, now);
+        let surprising = tighter || spent;
+        model.observe(dimension, News { hint, moved, fresh, surprising, margin }, &mut self.edition, now);
         // The provider-wide level may follow upward only where the header speaks of that very limit, and of all that
         // we send: with a second model in play, one model's remainder says nothing about the whole.
         if self.sole == Some(Some(slot)) && hint.limit.is_some() && hint.limit == configured {
-            let reserved = self.models[slot].reserved;
-            let in_flight = match dimension {
-                Dimension::Requests => u64::from(self.in_flight),
-                Dimension::InputTokens => reserved.input,
-                Dimension::OutputTokens => reserved.output,
-                _ => reserved.tokens(),
-            };
-            if let (Some(bucket), Some(remaining)) = (self.quotas.bucket_mut(dimension), hint.remaining)
-                && self.paused_until <= now
-            {
-                bucket.raise_to(remaining.saturating_sub(in_flight));
+            let in_flight = self.models[slot].in_flight_of(dimension);
+            let may_raise = self.paused_until <= now;
+            if let (Some(bucket), Some(remaining)) = (self.quotas.bucket_mut(dimension), hint.remaining) {
+                bucket.follow(remaining, &moved, in_flight, margin, may_raise);
+                if let Some(reset) = hint.reset.filter(|_| self.config.learn_burst) {
+                    bucket.learn_depth(remaining, reset, margin);
+                }
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Moved;
 use crate::bucket::{Keep, TokenBucket};
 use crate::{Dimension, ModelLimits, Timestamp, TokenLimits};
 
@@ -43,6 +44,54 @@ impl Cost {
     /// What it takes of each flowing dimension, in their order.
     fn amounts(self) -> [u64; 4] {
         [self.requests, self.tokens(), self.input, self.output]
+    }
+}
+
+/// What a call takes when it is let go, and what it will have taken in the end.
+///
+/// The two differ only in output: a provider that gives back unused `max_tokens` takes more at first, one that counts
+/// output as it is written takes less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Taken when it is let go.
+    pub(crate) reserve: Cost,
+    /// The output it is expected to have been charged for in the end.
+    pub(crate) output: u64,
+}
+
+impl Load {
+    /// What it comes to in the end.
+    pub(crate) fn net(self) -> Cost {
+        Cost { output: self.output, ..self.reserve }
+    }
+
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { reserve: self.reserve.plus(other.reserve), output: self.output.saturating_add(other.output) }
+    }
+
+    /// Output tokens to be charged beyond the reservation; negative: to be given back.
+    pub(crate) fn due(self) -> i64 {
+        let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+        signed(self.output).saturating_sub(signed(self.reserve.output))
+    }
+
+    /// Undoes [`Load::plus`]; see [`Cost::less`].
+    pub(crate) fn less(self, other: Self) -> Self {
+        Self { reserve: self.reserve.less(other.reserve), output: self.output.saturating_sub(other.output) }
+    }
+
+    /// The part `of / whole` of it, rounded up.
+    pub(crate) fn part(self, of: u64, whole: u64) -> Self {
+        if of >= whole {
+            return self;
+        }
+        let cut = |amount: u64| {
+            let share = (u128::from(amount) * u128::from(of)).div_ceil(u128::from(whole));
+            u64::try_from(share).unwrap_or(u64::MAX)
+        };
+        let Cost { requests, input, output } = self.reserve;
+        let reserve = Cost { requests: cut(requests), input: cut(input), output: cut(output) };
+        Self { reserve, output: cut(self.output) }
     }
 }
 
@@ -168,16 +217,36 @@ impl Quotas {
         latest
     }
 
+    /// Starts with a part of what `whole` has now.
+    pub(crate) fn inherit(&mut self, whole: &mut Self, thousandths: u32, now: Timestamp) {
+        for (own, all) in self.0.iter_mut().zip(&mut whole.0) {
+            if let (Some(own), Some(all)) = (own, all) {
+                all.refill(now);
+                own.inherit(all, thousandths);
+            }
+        }
+    }
+
+    /// Is nothing limited?
+    pub(crate) fn is_unlimited(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// A call went through.
+    pub(crate) fn went_through(&mut self, cost: Cost) {
+        self.each(cost).for_each(|(bucket, amount)| bucket.was_not_too_much(amount));
+    }
+
     /// The tightest token limit.
     pub(crate) fn roomy(&self) -> u64 {
         self.0[1..].iter().flatten().map(TokenBucket::limit).min().unwrap_or(u64::MAX)
     }
 
-    /// The limit that `cost` exceeds, if no wait would help.
-    pub(crate) fn exceeded(&self, cost: Cost) -> Option<(Dimension, u64, u64)> {
+    /// The limit that `cost` exceeds, if no wait would help. `shares`: how many of these limits the whole quota holds.
+    pub(crate) fn exceeded(&self, cost: Cost, shares: u32) -> Option<(Dimension, u64, u64)> {
         FLOWING.iter().zip(&self.0).zip(cost.amounts()).find_map(|((dimension, bucket), requested)| {
             let limit = bucket.as_ref()?.limit();
-            (requested > limit).then_some((*dimension, limit, requested))
+            (requested > limit.saturating_mul(shares.max(1).into())).then_some((*dimension, limit, requested))
         })
     }
 
@@ -194,10 +263,33 @@ impl Quotas {
         (at, waited)
     }
 
+    /// Charges everything that stands before a newcomer, and foresees what calls in flight are still charged or given
+    /// back while it waits. Refill first.
+    ///
+    /// - `due`: what calls in flight will be charged beyond their reservations, in output tokens; negative: given back.
+    /// - `hold`: how long a call lately took, in nanoseconds.
+    ///
+    /// While a queue is worked off, as much is outstanding at its end as one call's length of traffic carries. Only
+    /// what is outstanding now beyond that comes in (or goes out) during the wait, and of a wait shorter than a call
+    /// only that part of it.
+    pub(crate) fn foresee(&mut self, ahead: Load, newcomer: Load, due: i64, hold: u64) {
+        let net = ahead.net();
+        let all = ahead.plus(newcomer);
+        let later = i128::from(all.output) - i128::from(all.reserve.output);
+        let amounts =
+            FLOWING.iter().zip(net.amounts()).zip(all.net().amounts()).zip(newcomer.reserve.amounts());
+        for ((((dimension, ahead), whole), own), bucket) in amounts.zip(&mut self.0) {
+            let Some(bucket) = bucket else { continue };
+            bucket.take(ahead);
+            if holds_output(*dimension) && (due != 0 || later != 0) {
+                bucket.foresee(own, later, whole, due, hold);
+            }
+        }
+    }
+
     /// Empties the buckets a throttled call found empty, or, if it did not say, leaves so little in each that what
-    /// follows is paced. They fill again from `from`. `due`: the output that calls in flight have reserved and the
-    /// provider has not charged yet.
-    pub(crate) fn drain(&mut self, exhausted: Option<Dimension>, due: u64, now: Timestamp, from: Timestamp) {
+    /// follows is paced. They fill again from `from`.
+    pub(crate) fn drain(&mut self, exhausted: Option<Dimension>, now: Timestamp, from: Timestamp) {
         use Dimension::{Concurrency, InputTokens, OutputTokens, Requests, Tokens};
         for (dimension, bucket) in FLOWING.iter().zip(&mut self.0) {
             let Some(bucket) = bucket else { continue };
@@ -211,7 +303,39 @@ impl Quotas {
                 (None, _) => Keep::Seconds(1),
             };
             bucket.refill(now);
-            bucket.drain(keep, if holds_output(*dimension) { due } else { 0 }, from);
+            bucket.drain(keep, from);
+        }
+    }
+
+    /// A call that took `cost` was throttled although there was room by our own count: the bucket it found empty is not
+    /// as deep as was thought. `since`: what has moved since it was let go.
+    ///
+    /// A provider that does not say which bucket it was enforces all of its limits over the same span, as far as is
+    /// known: the span is shorter than the longest that any of the buckets had been spent ahead.
+    pub(crate) fn surprised(
+        &mut self,
+        cost: Cost,
+        exhausted: Option<Dimension>,
+        since: impl Fn(Dimension) -> Moved,
+        now: Timestamp,
+    ) {
+        use Dimension::{InputTokens, OutputTokens, Tokens};
+        let meant = |dimension: Dimension| match (exhausted, dimension) {
+            (None, _) | (Some(Tokens), InputTokens | OutputTokens) => true,
+            (Some(InputTokens | OutputTokens), Tokens) => true,
+            (Some(named), dimension) => named == dimension,
+        };
+        let mut ahead = Duration::ZERO;
+        for (dimension, bucket) in FLOWING.iter().zip(&mut self.0) {
+            if let Some(bucket) = bucket.as_mut().filter(|_| meant(*dimension)) {
+                bucket.refill(now);
+                ahead = ahead.max(bucket.spent_ahead(&since(*dimension)));
+            }
+        }
+        for ((dimension, bucket), amount) in FLOWING.iter().zip(&mut self.0).zip(cost.amounts()) {
+            if let Some(bucket) = bucket.as_mut().filter(|_| meant(*dimension)) {
+                bucket.was_too_much(amount, ahead);
+            }
         }
     }
 

@@ -36,9 +36,20 @@ fn spent(limiter: &RateLimiter, dimension: Dimension) -> i128 {
 }
 
 fn sent(limiter: &mut RateLimiter, input: u64, max: u64) -> Reservation {
-    let cost = limiter.estimate(0, demand(input, max));
-    assert!(limiter.provider_fits(cost, at(0)));
-    limiter.take(0, cost, at(0))
+    let load = limiter.estimate(0, demand(input, max));
+    assert!(limiter.provider_fits(load.reserve, at(0)));
+    limiter.take(0, load, at(0))
+}
+
+/// A call of these tokens, reserved and used.
+fn load(input: u64, output: u64) -> Load {
+    Load { reserve: Cost::of_call(input, output), output }
+}
+
+/// Headers in the answer to a call that was let go at that very moment.
+fn hinted(limiter: &mut RateLimiter, slot: usize, hint: &QuotaHint, now: Timestamp, events: &mut Events) {
+    let reservation = Reservation { load: Load::default(), granted: now, own: 0, observed: 0 };
+    limiter.handle_hint(slot, &reservation, hint, now, events);
 }
 
 #[test]
@@ -105,7 +116,8 @@ fn separate_limits_are_charged_separately() {
     let reservation = sent(&mut limiter, 1_000, 500);
     assert_eq!(
         (spent(&limiter, Dimension::InputTokens), spent(&limiter, Dimension::OutputTokens)),
-        (1_000, 500)
+        (1_000, 0),
+        "output counts as it is written"
     );
     limiter.settle(0, reservation, Some(usage(1_000, 600, 700)), true, at(0));
     assert_eq!(
@@ -152,17 +164,11 @@ fn a_failure_is_charged_as_its_row_and_the_rule_say() {
 fn what_was_never_sent_leaves_everything_as_it_was() {
     let mut limiter = limiter(|_| {});
     limiter.limit_model(0, &ModelLimits { tokens_per_minute: Some(9_000), ..Default::default() }, at(0));
-    let before = (
-        limiter.quotas.bucket(Dimension::Requests).copied(),
-        limiter.quotas.bucket(Dimension::Tokens).copied(),
-    );
+    let before = (spent(&limiter, Dimension::Requests), spent(&limiter, Dimension::Tokens));
     let reservation = sent(&mut limiter, 1_000, 500);
     limiter.put_back(0, reservation, at(0));
-    let after = (
-        limiter.quotas.bucket(Dimension::Requests).copied(),
-        limiter.quotas.bucket(Dimension::Tokens).copied(),
-    );
-    assert_eq!(before, after);
+    assert_eq!((spent(&limiter, Dimension::Requests), spent(&limiter, Dimension::Tokens)), (0, 0));
+    assert!(before.0 <= 0 && before.1 <= 0, "full, and for a while already");
     assert_eq!(limiter.last_minute(at(0)), (0, 0));
     assert_eq!(limiter.models[0].in_flight, 0);
     let own = limiter.models[0].limits.as_ref().expect("limited");
@@ -204,7 +210,7 @@ fn output_is_estimated_by_what_the_model_lately_wrote() {
     }
     assert_eq!(limiter.estimate(0, demand(100, None)).output, 200);
     assert_eq!(limiter.estimate(1, demand(100, None)).output, 1_024, "another model is not known by it");
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         limiter.models[0].learn(400);
     }
     let learned = limiter.estimate(0, demand(100, None)).output;
@@ -213,13 +219,16 @@ fn output_is_estimated_by_what_the_model_lately_wrote() {
 
 #[test]
 fn a_guess_is_at_most_a_quarter_of_the_limit_and_makes_nothing_impossible() {
-    let mut limiter = limiter(|config| config.tokens = TokenLimits::Total(Some(2_000)));
-    assert_eq!(limiter.estimate(0, demand(100, None)).output, 500);
-    let cost = limiter.estimate(0, demand(1_990, None));
+    let mut limiter = limiter(|config| {
+        config.charge = ChargeRule::Estimate;
+        config.tokens = TokenLimits::Total(Some(2_000));
+    });
+    assert_eq!(limiter.estimate(0, demand(100, None)).reserve.output, 500);
+    let cost = limiter.estimate(0, demand(1_990, None)).reserve;
     assert_eq!(cost, Cost::of_call(1_990, 10));
     assert_eq!(limiter.exceeded(0, cost), None);
     limiter.models[0].learn(u64::MAX);
-    assert_eq!(limiter.estimate(0, demand(0, None)).output, 500);
+    assert_eq!(limiter.estimate(0, demand(0, None)).reserve.output, 500);
 }
 
 #[test]
@@ -228,14 +237,14 @@ fn a_huge_max_tokens_never_fits_only_where_it_is_charged_in_advance() {
         [(ChargeRule::Estimate, true), (ChargeRule::EstimateThenRefund, true), (ChargeRule::Actual, false)]
     {
         let limiter = charged_by(charge);
-        let cost = limiter.estimate(0, demand(10, u64::MAX));
+        let cost = limiter.estimate(0, demand(10, u64::MAX)).reserve;
         assert_eq!(limiter.exceeded(0, cost).is_some(), exceeds, "{charge:?}");
     }
     let input_only = limiter(|config| {
         config.charge = ChargeRule::Estimate;
         config.counted = CountedTokens::InputOnly;
     });
-    let cost = input_only.estimate(0, demand(10, u64::MAX));
+    let cost = input_only.estimate(0, demand(10, u64::MAX)).reserve;
     assert_eq!(input_only.exceeded(0, cost), None);
 }
 
@@ -259,7 +268,7 @@ fn observed_limits_tighten_only_their_model_and_expire() {
         requests: Some(HintedQuota { limit: Some(6), remaining: Some(0), reset: None }),
         ..QuotaHint::default()
     };
-    limiter.handle_hint(1, &hint, at(0), &mut events);
+    hinted(&mut limiter, 1, &hint, at(0), &mut events);
     let cost = Cost::of_call(1, 1);
     assert!(!limiter.model_fits(1, cost, at(0)));
     assert!(!limiter.model_fits(1, cost, at(9)));
@@ -268,7 +277,7 @@ fn observed_limits_tighten_only_their_model_and_expire() {
         limiter.model_fits(2, cost, at(0)) && limiter.provider_fits(cost, at(0)),
         "nobody else is slowed"
     );
-    limiter.handle_hint(1, &hint, at(20), &mut events);
+    hinted(&mut limiter, 1, &hint, at(20), &mut events);
     assert!(!limiter.model_fits(1, cost, at(20)));
     assert!(limiter.model_fits(1, cost, at(320)));
     assert!(limiter.models[1].observed.is_none(), "five minutes without a word");
@@ -280,11 +289,11 @@ fn headers_never_raise_a_configured_limit_and_say_once_that_it_looks_low() {
     let mut limiter = limiter(|_| {});
     let mut events = Events::default();
     let _in_flight = sent(&mut limiter, 10, 10);
-    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
     let quota = Some(HintedQuota { limit: Some(10_000), remaining: Some(9_999), reset: None });
     let hint = QuotaHint { requests: quota, tokens: None, ..QuotaHint::default() };
     for _ in 0..3 {
-        limiter.handle_hint(0, &hint, at(0), &mut events);
+        hinted(&mut limiter, 0, &hint, at(0), &mut events);
     }
     assert!(!limiter.provider_fits(Cost::of_call(1, 1), at(0)), "60 a minute stay 60 a minute");
     assert_eq!(
@@ -300,16 +309,16 @@ fn headers_of_the_very_limit_may_raise_the_level_to_what_remains_beside_the_call
     let mut limiter = limiter(|_| {});
     let mut events = Events::default();
     let _in_flight = sent(&mut limiter, 10, 10);
-    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
     let quota = Some(HintedQuota { limit: Some(60), remaining: Some(30), reset: None });
     let hint = QuotaHint { requests: quota, ..QuotaHint::default() };
-    limiter.handle_hint(0, &hint, at(0), &mut events);
+    hinted(&mut limiter, 0, &hint, at(0), &mut events);
     assert_eq!(limiter.quotas.bucket(Dimension::Requests).expect("limited").tokens(), 29);
 
     // With a second model in play, one model's remainder says nothing about the whole.
-    limiter.take(1, Cost::of_call(1, 1), at(0));
-    limiter.quotas.drain(Some(Dimension::Requests), 0, at(0), at(0));
-    limiter.handle_hint(0, &hint, at(0), &mut events);
+    limiter.take(1, load(1, 1), at(0));
+    limiter.quotas.drain(Some(Dimension::Requests), at(0), at(0));
+    hinted(&mut limiter, 0, &hint, at(0), &mut events);
     assert_eq!(limiter.quotas.bucket(Dimension::Requests).expect("limited").tokens(), 0);
 }
 
@@ -317,7 +326,8 @@ fn headers_of_the_very_limit_may_raise_the_level_to_what_remains_beside_the_call
 fn another_program_s_spending_shows_in_the_headers_and_slows_us() {
     let mut limiter = limiter(|_| {});
     let quota = Some(HintedQuota { limit: Some(60), remaining: Some(2), reset: None });
-    limiter.handle_hint(
+    hinted(
+        &mut limiter,
         0,
         &QuotaHint { requests: quota, ..QuotaHint::default() },
         at(0),
@@ -326,7 +336,7 @@ fn another_program_s_spending_shows_in_the_headers_and_slows_us() {
     let cost = Cost::of_call(1, 1);
     for _ in 0..2 {
         assert!(limiter.model_fits(0, cost, at(0)));
-        limiter.take(0, cost, at(0));
+        limiter.take(0, load(1, 1), at(0));
     }
     assert!(!limiter.model_fits(0, cost, at(0)));
     assert!(limiter.model_fits(0, cost, at(1)));
@@ -337,7 +347,7 @@ fn a_reservation_is_settled_only_with_the_buckets_it_was_taken_from() {
     let mut limiter = limiter(|_| {});
     let reservation = sent(&mut limiter, 1_000, 500);
     limiter.limit_model(0, &ModelLimits { tokens_per_minute: Some(60_000), ..Default::default() }, at(0));
-    limiter.models[0].take(Cost::of_call(30_000, 0));
+    limiter.models[0].take(load(30_000, 0), at(0));
     limiter.put_back(0, reservation, at(0));
     let own = limiter.models[0].limits.as_ref().expect("limited");
     assert_eq!(
@@ -360,7 +370,8 @@ fn ids_beyond_the_bound_share_one_state() {
 fn a_limit_of_zero_in_a_header_means_unknown() {
     let mut limiter = limiter(|_| {});
     let quota = Some(HintedQuota { limit: Some(0), remaining: Some(0), reset: None });
-    limiter.handle_hint(
+    hinted(
+        &mut limiter,
         0,
         &QuotaHint { requests: quota, ..QuotaHint::default() },
         at(0),
@@ -374,9 +385,14 @@ fn a_limit_of_zero_in_a_header_means_unknown() {
 fn an_answer_nobody_bounded_is_settled_by_what_it_used_under_every_rule() {
     for charge in [ChargeRule::Estimate, ChargeRule::EstimateThenRefund, ChargeRule::Actual] {
         let mut limiter = charged_by(charge);
-        let cost = limiter.estimate(0, demand(1_000, None));
-        let reservation = limiter.take(0, cost, at(0));
-        assert_eq!(spent(&limiter, Dimension::Tokens), 2_024, "a guess");
+        let load = limiter.estimate(0, demand(1_000, None));
+        let reservation = limiter.take(0, load, at(0));
+        let reserved = if charge == ChargeRule::Actual { 1_000 } else { 2_024 };
+        assert_eq!(
+            spent(&limiter, Dimension::Tokens),
+            reserved,
+            "a guess, where output is charged in advance"
+        );
         limiter.settle(0, reservation, Some(usage(1_000, 0, 30)), false, at(0));
         assert_eq!(spent(&limiter, Dimension::Tokens), 1_030, "{charge:?}");
     }
@@ -403,9 +419,9 @@ fn an_observed_limit_that_changes_is_no_gift() {
     for turn in 0..100 {
         let limit = if turn % 2 == 0 { 10 } else { 20 };
         let hint = QuotaHint { requests: shown(limit, None), ..QuotaHint::default() };
-        limiter.handle_hint(0, &hint, at(0), &mut events);
+        hinted(&mut limiter, 0, &hint, at(0), &mut events);
         while limiter.model_fits(0, cost, at(0)) {
-            limiter.take(0, cost, at(0));
+            limiter.take(0, load(1, 1), at(0));
             granted += 1;
         }
     }
@@ -417,13 +433,13 @@ fn each_observed_limit_expires_by_itself() {
     let mut limiter = limiter(|_| {});
     let (mut events, large) = (Events::default(), Cost::of_call(5_000, 0));
     let both = QuotaHint { requests: shown(30, 30), tokens: shown(600, 0), ..QuotaHint::default() };
-    limiter.handle_hint(0, &both, at(0), &mut events);
+    hinted(&mut limiter, 0, &both, at(0), &mut events);
     let requests = QuotaHint { requests: shown(30, 30), ..QuotaHint::default() };
     for second in (0..300).step_by(10) {
-        limiter.handle_hint(0, &requests, at(second), &mut events);
+        hinted(&mut limiter, 0, &requests, at(second), &mut events);
         // A call deeper than the bucket goes when it is full, which takes a minute of 600.
         if limiter.model_fits(0, large, at(second)) {
-            limiter.take(0, large, at(second));
+            limiter.take(0, load(5_000, 0), at(second));
         }
     }
     assert!(!limiter.model_fits(0, large, at(299)));
@@ -460,18 +476,22 @@ fn a_throttled_model_without_limits_of_its_own_resumes_paced() {
         let from = if exhausted.is_none() { 0 } else { 1_000 };
         limiter.throttled(Some(1), exhausted, Duration::from_secs(20), at(from), &mut events);
         assert!(limiter.model_fits(2, cost, at(from)), "nobody else is slowed");
-        let mut granted = Vec::new();
+        let mut granted = vec![0; 25];
         for second in from..from + 25 {
             // At most ten at once, so that a storm fails the test instead of never ending it.
             for _ in 0..10 {
                 if limiter.model_fits(1, cost, at(second)) {
-                    limiter.take(1, cost, at(second));
-                    granted.push(second - from);
+                    limiter.take(1, load(1, 1), at(second));
+                    granted[(second - from) as usize] += 1;
                 }
             }
         }
-        let first = if exhausted.is_none() { 20 } else { 21 };
-        assert_eq!(granted, (first..25).collect::<Vec<_>>(), "one a second after the pause, no second storm");
+        let first = if exhausted.is_none() { 3 } else { 2 };
+        let expected = [vec![0; 20], vec![first], vec![1; 4]].concat();
+        assert_eq!(
+            granted, expected,
+            "two seconds of quota when the pause ends, then one a second: no storm"
+        );
     }
     limiter.throttled(Some(1), None, Duration::ZERO, at(2_000), &mut events);
     assert!(limiter.model_fits(1, Cost::of_call(1, 1), at(2_300)));

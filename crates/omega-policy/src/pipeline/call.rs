@@ -14,6 +14,34 @@ impl ModelId {
     pub const OTHER: Self = Self(0);
 }
 
+/// Who pays or asks, as a small number the caller assigned: quota is shared fairly between tenants. Use
+/// [`TenantId::NONE`] where there are none to tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TenantId(pub u32);
+
+impl TenantId {
+    /// Everybody who has no number of its own.
+    pub const NONE: Self = Self(0);
+}
+
+/// How urgent a call is: while calls wait, those of a higher priority go first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+pub enum Priority {
+    /// Work that may wait: batches, evaluations.
+    Low = 0,
+    /// The rest.
+    #[default]
+    Normal = 1,
+    /// Somebody is watching.
+    High = 2,
+}
+
+impl Priority {
+    /// All of them, the lowest first.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Normal, Self::High];
+}
+
 /// What a call needs, as well as is known before it is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
@@ -30,10 +58,19 @@ pub struct Call {
     pub model: ModelId,
     /// What it needs.
     pub demand: Demand,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// When it came, before its first attempt: a retry stands in the queue before those who came after it.
+    pub arrived: Timestamp,
     /// Nothing (queueing, sleeping, calling) may reach past this.
     pub deadline: Timestamp,
-    /// The first admission must be served by then (`max_wait_seconds`); retries are bounded by `deadline` alone.
+    /// The first admission must be served by then (`max_wait_seconds`).
     pub admit_by: Timestamp,
+    /// No retry starts after this: whoever knows how long an answer takes need not let one begin that cannot end before
+    /// the deadline. At most `deadline`.
+    pub retry_by: Timestamp,
     /// Is there another target the caller would turn to? Decides what silence and long hints mean.
     pub alternative: bool,
     /// With an alternative at hand, a provider's hint longer than this is not waited out here
@@ -46,12 +83,41 @@ pub struct Call {
     pub last_delay: Duration,
 }
 
+impl Call {
+    /// A call that comes now: not urgent, of nobody in particular, with no other target, and whose first admission may
+    /// take as long as all of it.
+    pub fn new(model: ModelId, demand: Demand, deadline: Timestamp, now: Timestamp) -> Self {
+        Self {
+            model,
+            demand,
+            priority: Priority::Normal,
+            tenant: TenantId::NONE,
+            arrived: now,
+            deadline,
+            admit_by: deadline,
+            retry_by: deadline,
+            alternative: false,
+            failover_wait: Duration::ZERO,
+            attempts: 0,
+            last_delay: Duration::ZERO,
+        }
+    }
+
+    /// Until when it may wait to be let go.
+    pub(crate) fn waits_until(&self) -> Timestamp {
+        if self.attempts == 0 { self.admit_by.min(self.deadline) } else { self.retry_by.min(self.deadline) }
+    }
+}
+
 /// The right to send one attempt. Goes back exactly once, through [`Pipeline::complete`] or [`Pipeline::cancel`].
 #[must_use = "a permit that is not returned holds its slot for ever"]
 #[derive(Debug)]
 pub struct Permit {
     pub(super) model: ModelId,
     pub(super) slot: usize,
+    pub(super) tenant: TenantId,
+    /// What it was counted for between tenants.
+    pub(super) service: u64,
     /// Is it a call's first attempt?
     pub(super) first_try: bool,
     pub(super) breaker: crate::breaker::BreakerPermit,

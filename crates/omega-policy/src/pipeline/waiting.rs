@@ -1,55 +1,82 @@
 //! Those who wait: who is next, when a newcomer would be served, and who is refused after all.
 
 use crate::breaker::{Gate, probe_retry};
-use crate::limiter::Cost;
-use crate::queue::Waiter;
+use crate::limiter::Load;
+use crate::queue::{Rank, Waiter};
 use crate::{Admission, Call, Dimension, Event, Pipeline, Rejection, Ticket, Timestamp};
 
-/// A queue of at most this many is rehearsed call by call to say when a newcomer would be served (a few dozen
-/// instructions each, so at most some 20 microseconds in all); of a longer one the sums are taken, which is as exact
-/// while one limit binds and costs the same however many wait.
-const REHEARSED_MAX: usize = 256;
+/// Before a queue of at most this many, a refusal names the exact moment: the queue is rehearsed call by call, a few dozen
+/// instructions each. Before a longer one, or where tenants, priorities or later charges make it a forecast anyway, the
+/// sums say it as well and cost the same however many wait.
+const REHEARSED_MAX: usize = 64;
 
 impl Pipeline {
-    /// Is somebody in front of a newcomer of this model? Those whose own model holds them back are not.
-    pub(super) fn must_wait(&mut self, slot: usize, now: Timestamp) -> bool {
-        !self.queue.is_empty() && (self.queue.has_lane(slot) || self.next_in_turn(now).is_some())
+    /// Is somebody in front of a newcomer? Those whose own model holds them back are not.
+    pub(super) fn must_wait(&mut self, call: &Call, slot: usize, now: Timestamp) -> bool {
+        if self.queue.is_empty() {
+            return false;
+        }
+        let rank = self.queue.rank(call.priority, call.tenant, call.arrived, now);
+        self.queue.is_behind(slot, &rank, now)
+            || self.next_in_turn(now).is_some_and(|(first, _)| first < rank)
     }
 
-    /// The oldest waiter that only the provider's limits can still hold back.
-    pub(super) fn next_in_turn(&mut self, now: Timestamp) -> Option<Ticket> {
+    /// The first waiter that only the provider's limits can still hold back.
+    pub(super) fn next_in_turn(&mut self, now: Timestamp) -> Option<(Rank, Ticket)> {
         let Self { queue, limiter, breakers, .. } = self;
         queue
-            .lane_heads()
-            .filter(|(_, waiter)| {
+            .heads(now)
+            .filter(|(_, _, waiter)| {
                 breakers.look(waiter.slot, now) == Gate::Pass
-                    && limiter.model_fits(waiter.slot, waiter.cost, now)
+                    && limiter.model_fits(waiter.slot, waiter.load.reserve, now)
             })
-            .map(|(ticket, _)| ticket)
+            .map(|(rank, ticket, _)| (rank, ticket))
             .min()
     }
 
-    /// Queues a call that cannot go now, or says why not.
-    pub(super) fn enqueue(&mut self, call: &Call, slot: usize, cost: Cost, now: Timestamp) -> Admission {
-        let deadline = if call.attempts == 0 { call.admit_by.min(call.deadline) } else { call.deadline };
-        let (earliest, dimension) = self.served_at(slot, cost, now);
+    /// Queues a call that cannot go now, or says why not. `not_before`: its circuit is open until then.
+    pub(super) fn enqueue(
+        &mut self,
+        call: &Call,
+        slot: usize,
+        load: Load,
+        not_before: Timestamp,
+        now: Timestamp,
+    ) -> Admission {
+        let deadline = call.waits_until();
+        let (earliest, dimension) = self.served_at(call, slot, load, now);
         let (slots_taken, full) =
             (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
         let waits_for_slot = slots_taken && earliest <= now;
         let dimension = if waits_for_slot { Dimension::Concurrency } else { dimension };
-        self.note_limited(dimension, now);
+        if earliest > now || slots_taken || not_before <= now {
+            self.note_limited(dimension, now);
+        }
+        let earliest = earliest.max(not_before);
         // Whoever may not wait at all is not served by a slot freed later either.
         let no_time = earliest > deadline || deadline <= now;
         if no_time || full {
             self.limiter.refused_total += 1;
             let expected = if slots_taken { self.limiter.slot_expected(self.queue.len(), now) } else { now };
-            let earliest = earliest.max(expected);
+            let (exact, dimension) = self.rehearsed_at(slot, load, now).unwrap_or((now, dimension));
+            let earliest = earliest.max(exact).max(expected);
             return Admission::Rejected(match no_time {
                 true => Rejection::DeadlineTooSoon { earliest, dimension },
                 false => Rejection::QueueFull { earliest },
             });
         }
-        let waiter = Waiter { model: call.model, slot, cost, deadline, first_try: call.attempts == 0 };
+        let waiter = Waiter {
+            model: call.model,
+            slot,
+            load,
+            service: self.limiter.service(load),
+            priority: call.priority,
+            tenant: call.tenant,
+            arrived: call.arrived.min(now),
+            deadline,
+            first_try: call.attempts == 0,
+            stays: self.breakers.queues_when_open() && !call.alternative,
+        };
         Admission::Queued(self.queue.push(waiter))
     }
 
@@ -57,22 +84,37 @@ impl Pipeline {
     ///
     /// Waiters whose own model holds them back now are not in front of another model's call. They may come before it
     /// after all when their model lets them go: the forecast then was too early, never too late, so that nobody is
-    /// refused who could be served.
-    fn served_at(&self, slot: usize, cost: Cost, now: Timestamp) -> (Timestamp, Dimension) {
-        let ahead = |waiter: &Waiter| {
-            waiter.slot == slot
-                || self.limiter.model_available(waiter.slot, waiter.cost).is_some_and(|at| at <= now)
-        };
-        if self.queue.len() <= REHEARSED_MAX {
-            let all = self.queue.iter().filter(|waiter| ahead(waiter)).map(|waiter| waiter.cost);
-            let own = self.queue.lane(slot).map(|(_, waiter)| waiter.cost);
-            self.limiter.served_at(slot, cost, all, own, now)
-        } else {
-            let heads = self.queue.lane_heads().filter(|(_, head)| ahead(head));
-            let sums = heads.filter_map(|(_, head)| self.queue.lane_sum(head.slot));
-            let own = self.queue.lane_sum(slot).into_iter();
-            self.limiter.served_after(slot, cost, sums, own, now)
+    /// refused who could be served. A retry stands in front of everybody who came after it, and is told so.
+    fn served_at(&self, call: &Call, slot: usize, load: Load, now: Timestamp) -> (Timestamp, Dimension) {
+        if call.attempts > 0 || self.queue.is_empty() {
+            return self.limiter.served_at(slot, load, Load::default(), Load::default(), now);
         }
+        let ahead = self.queue.ahead(
+            call.priority,
+            call.tenant,
+            |lane, head| {
+                lane == slot
+                    || self.limiter.model_available(lane, head.load.reserve).is_some_and(|at| at <= now)
+            },
+            now,
+        );
+        let own = self.queue.ahead_in_lane(slot, call.priority);
+        self.limiter.served_at(slot, load, ahead, own, now)
+    }
+
+    /// The exact moment at which a newcomer of a short queue would be served, and what it would wait for.
+    fn rehearsed_at(&self, slot: usize, load: Load, now: Timestamp) -> Option<(Timestamp, Dimension)> {
+        if self.queue.is_empty() || self.queue.len() > REHEARSED_MAX || self.limiter.charges_later() {
+            return None;
+        }
+        let waiting = self.queue.first_come()?;
+        let free = |waiter: &Waiter| {
+            waiter.slot == slot
+                || self.limiter.model_available(waiter.slot, waiter.load.reserve).is_some_and(|at| at <= now)
+        };
+        let ahead = waiting.iter().filter(|waiter| free(waiter)).map(|waiter| waiter.load.reserve);
+        let own = waiting.iter().filter(|waiter| waiter.slot == slot).map(|waiter| waiter.load.reserve);
+        Some(self.limiter.rehearse(slot, load.reserve, ahead, own, now))
     }
 
     fn note_limited(&mut self, dimension: Dimension, now: Timestamp) {
@@ -88,12 +130,14 @@ impl Pipeline {
         }
     }
 
-    /// Refuses the waiters of open circuits and of models whose quota is spent.
+    /// Refuses the waiters of open circuits and of models whose quota is spent. Who stays while a circuit is open, and
+    /// has the time, is kept.
     pub(super) fn refuse_shut_lanes(&mut self, now: Timestamp) {
         let shut: Vec<(usize, Rejection)> = self
             .queue
             .lanes()
             .filter_map(|slot| match self.breakers.of(slot).gate(now, &mut self.events) {
+                Gate::Shut(retry_at) if self.queue.outlasts(slot, retry_at) => None,
                 Gate::Shut(retry_at) => Some((slot, Rejection::CircuitOpen { retry_at })),
                 _ => self
                     .limiter
@@ -102,12 +146,21 @@ impl Pipeline {
             })
             .collect();
         for (slot, why) in shut {
-            let tickets: Vec<Ticket> = self.queue.lane(slot).map(|(ticket, _)| ticket).collect();
+            let kept_until = match why {
+                Rejection::CircuitOpen { retry_at } => Some(retry_at),
+                _ => None,
+            };
+            let goes = |waiter: &Waiter| kept_until.is_none_or(|at| !waiter.stays || waiter.deadline < at);
+            let lane = self.queue.lane(slot).filter(|(_, waiter)| goes(waiter));
+            let tickets: Vec<Ticket> = lane.map(|(ticket, _)| ticket).collect();
             match why {
                 Rejection::CircuitOpen { .. } => self.breakers.of(slot).count_refused(tickets.len() as u64),
                 _ => self.limiter.refused_total += tickets.len() as u64,
             }
             tickets.into_iter().for_each(|ticket| self.queue.refuse(ticket, why.clone()));
+            if let Some(until) = kept_until.filter(|_| self.breakers.queues_when_open()) {
+                self.queue.note_shut(slot, until);
+            }
         }
     }
 
@@ -119,19 +172,24 @@ impl Pipeline {
             if deadline >= now && deadline >= self.limiter.provider_paused_until() {
                 return;
             }
-            if let Gate::Wait(deadline) = self.breakers.look(waiter.slot, now) {
-                let retry_at = probe_retry(deadline, now);
+            let circuit = match self.breakers.look(waiter.slot, now) {
+                Gate::Wait(deadline) => Some(probe_retry(deadline, now)),
+                Gate::Shut(retry_at) => Some(retry_at),
+                Gate::Pass => None,
+            };
+            if let Some(retry_at) = circuit {
                 self.breakers.of(waiter.slot).count_refused(1);
                 self.queue.refuse(ticket, Rejection::CircuitOpen { retry_at });
                 continue;
             }
             // What a newcomer in its place would be told.
             let (mut earliest, mut dimension) =
-                self.limiter.available(waiter.slot, waiter.cost).unwrap_or_else(|| {
+                self.limiter.available(waiter.slot, waiter.load.reserve).unwrap_or_else(|| {
                     (self.limiter.slot_expected(self.queue.len(), now), Dimension::Concurrency)
                 });
             if earliest <= now {
-                (earliest, dimension) = self.served_at(waiter.slot, waiter.cost, now);
+                let ahead = self.queue.ahead(waiter.priority, waiter.tenant, |_, _| true, now);
+                (earliest, dimension) = self.limiter.served_at(waiter.slot, waiter.load, ahead, ahead, now);
             }
             let earliest = earliest.max(self.limiter.provider_paused_until());
             self.limiter.refused_total += 1;

@@ -38,16 +38,8 @@ impl Rig {
 
     /// A small call that may wait for long.
     pub fn call(&self) -> Call {
-        Call {
-            model: ModelId(1),
-            demand: Demand { input_tokens: 1, max_output_tokens: Some(1) },
-            deadline: FAR,
-            admit_by: FAR,
-            alternative: false,
-            failover_wait: seconds(5),
-            attempts: 0,
-            last_delay: Duration::ZERO,
-        }
+        let demand = Demand { input_tokens: 1, max_output_tokens: Some(1) };
+        Call { failover_wait: seconds(5), ..Call::new(ModelId(1), demand, FAR, self.now) }
     }
 
     pub fn of_model(&self, model: u32) -> Call {

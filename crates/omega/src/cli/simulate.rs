@@ -29,12 +29,19 @@ pub(crate) struct SimulateArgs {
     /// The configurations to compare, instead of --config
     #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with = "suggest")]
     compare: Vec<PathBuf>,
+    /// The documented defaults with this preset (spec or adaptive); several with commas, to compare. Without --config a
+    /// file that merely lies in the working directory is not read, since its values would override the preset
+    #[arg(long, value_name = "NAME", value_parser = ["spec", "adaptive"], value_delimiter = ',', conflicts_with = "compare")]
+    preset: Vec<String>,
     /// Whose settings to take from the configuration [default: those of a provider it does not name]
     #[arg(long, value_name = "NAME", default_value = "simulated", hide_default_value = true)]
     provider: String,
     /// Where the product's limits come from: mirror (the simulated provider's quota) or configured
     #[arg(long, value_name = "WHENCE", value_parser = limits, default_value = "mirror")]
     limits: Limits,
+    /// Share the quota fairly between the trace's tenants; otherwise the product is not told whose a request is
+    #[arg(long)]
+    fair: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -115,7 +122,7 @@ Examples:
   omega simulate --trace traces/azure2023_demo.csv.gz --load 1.2
   omega simulate --trace mine.csv --rpm 500 --tpm 200000 --report out.html
   omega simulate --trace mine.csv --load 1.2 --policy omega,none,sdk,tenacity,windows,oracle
-  omega simulate --trace mine.csv --fault down@600+300 --fault brown:0.3@1200+600
+  omega simulate --trace mine.csv --fault down@600+300 --fault brown:0.3@1200+600 --preset spec,adaptive
   omega simulate --trace mine.csv --clients 64 --store shared --store-down 600+300 --skew zipf
   omega simulate --trace mine.csv --compare a.yaml b.yaml
   omega simulate --trace mine.csv --suggest --goal 0.999
@@ -165,8 +172,17 @@ enum Found {
 /// Every policy with every configuration.
 fn plan(arguments: &SimulateArgs, context: &Context) -> Result<Vec<Planned>, Failure> {
     let mut configs = Vec::new();
-    if arguments.compare.is_empty() {
+    if arguments.compare.is_empty() && arguments.preset.is_empty() {
         configs.push((None, load(context.sources())?));
+    }
+    for preset in &arguments.preset {
+        let mut sources = context.sources();
+        if !matches!(sources.file, FileChoice::Explicit(_)) {
+            sources.file = FileChoice::None;
+        }
+        sources.arguments.settings.push((String::from("preset"), preset.clone()));
+        let name = (arguments.preset.len() > 1).then(|| preset.clone());
+        configs.push((name, load(sources)?));
     }
     for path in &arguments.compare {
         let mut sources = context.sources();
@@ -230,6 +246,7 @@ fn scenario(arguments: &SimulateArgs, policy: Policy, config: Config) -> Scenari
         config,
         provider: arguments.provider.clone(),
         limits: arguments.limits,
+        fair: arguments.fair,
         max_concurrent: None,
     }
 }

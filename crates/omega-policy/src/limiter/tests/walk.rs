@@ -22,23 +22,40 @@ impl Level {
     fn full(limit: u64, burst_seconds: i128) -> Self {
         let (limit, nanos) = (i128::from(limit), burst_seconds * 1_000_000_000);
         let depth = (limit * nanos).max(TOKEN);
-        Self { limit, depth, level: depth, at: 0 }
+        let mut full = Self { limit, depth, level: depth, at: 0 };
+        full.level = full.brim();
+        full
+    }
+
+    /// Full for ten milliseconds: what a call deeper than the bucket waits for.
+    fn brim(&self) -> i128 {
+        self.depth + self.limit * 10_000_000
+    }
+
+    fn holds(&self, need: u64) -> bool {
+        let need = i128::from(need) * TOKEN;
+        self.level >= if need > self.depth { self.brim() } else { need }
+    }
+
+    fn take(&mut self, amount: u64) {
+        self.level = self.level.min(self.depth) - i128::from(amount) * TOKEN;
     }
 
     fn pass(&mut self, now: i128) {
         if now > self.at {
-            self.level = self.depth.min(self.level + self.limit * (now - self.at));
+            self.level = self.brim().min(self.level + self.limit * (now - self.at));
             self.at = now;
         }
     }
 
-    /// Takes a reservation, or moves from what was reserved to what was charged.
+    /// Moves from what was reserved to what was charged.
     fn change(&mut self, reserved: u64, charged: u64) {
         let (reserved, charged) = (i128::from(reserved) * TOKEN, i128::from(charged) * TOKEN);
         let level = self.level + reserved - charged;
         // Given back: never above the depth. Owed: never more than five minutes, unless it was owed already.
         let floor = (-self.limit * 300 * 1_000_000_000).min(self.level);
-        self.level = if charged <= reserved { level.min(self.depth) } else { level.max(floor) };
+        self.level =
+            if charged <= reserved { level.min(self.depth.max(self.level)) } else { level.max(floor) };
     }
 
     fn empty(&mut self, keep: i128, from: i128) {
@@ -55,8 +72,6 @@ struct Naive {
     levels: Vec<Level>,
     /// The same of model 1's own: requests and tokens.
     own: Vec<Level>,
-    /// Reserved outputs of the calls in flight.
-    out: u64,
 }
 
 impl Naive {
@@ -66,6 +81,15 @@ impl Naive {
 
     fn pass(&mut self, now: u64) {
         self.levels.iter_mut().chain(&mut self.own).for_each(|level| level.pass(i128::from(now)));
+    }
+
+    fn take(&mut self, model: usize, cost: (u64, u64, u64)) {
+        let amounts = self.amounts(cost.0, cost.1, cost.2);
+        self.levels.iter_mut().zip(amounts).for_each(|(level, amount)| level.take(amount));
+        if model == 1 {
+            self.own[0].take(cost.0);
+            self.own[1].take(cost.1 + cost.2);
+        }
     }
 
     fn change(&mut self, model: usize, before: (u64, u64, u64), after: (u64, u64, u64)) {
@@ -81,12 +105,19 @@ impl Naive {
     }
 }
 
-/// What a call that reserved `(input, output)` is charged in the end, by a table of its own.
-fn charged(rule: ChargeRule, end: &End, (input, output): (u64, u64), promised: bool) -> (u64, u64, u64) {
+/// What a call that reserved `(input, output)` and was expected to write `expected` is charged in the end, by a table of
+/// its own.
+fn charged(
+    rule: ChargeRule,
+    end: &End,
+    (input, output): (u64, u64),
+    expected: u64,
+    promised: bool,
+) -> (u64, u64, u64) {
     use ChargeRule::Estimate;
     let most = |seen: (u64, u64)| (1, input.max(seen.0), output.max(seen.1));
     match (end, rule) {
-        (End::Answered(None), _) => (1, input, output),
+        (End::Answered(None), _) => (1, input, expected),
         (End::Answered(Some(used)), Estimate) if promised => most(*used),
         (End::Answered(Some(used)), _) => (1, used.0, used.1),
         (End::Unsent, _) => (0, 0, 0),
@@ -96,7 +127,10 @@ fn charged(rule: ChargeRule, end: &End, (input, output): (u64, u64), promised: b
             (1, input.max(seen.0), seen.1)
         }
         (End::Failed(kind, seen), rule) => match kind {
-            FailureKind::Timeout => most(seen.unwrap_or_default()),
+            FailureKind::Timeout => {
+                let (_, read, written) = most(seen.unwrap_or_default());
+                (1, read, written.max(expected))
+            }
             FailureKind::Overloaded
             | FailureKind::Server
             | FailureKind::StreamBroken
@@ -178,7 +212,7 @@ fn both(rule: ChargeRule, split: bool) -> (RateLimiter, Naive) {
     limiter.limit_model(1, &limits, at(0));
     let shared = if split { vec![70, 31_000, 17_000] } else { vec![70, 41_000] };
     let full = |limits: Vec<u64>| limits.into_iter().map(|limit| Level::full(limit, 20)).collect();
-    (limiter, Naive { rule, split, levels: full(shared), own: full(vec![50, 23_000]), out: 0 })
+    (limiter, Naive { rule, split, levels: full(shared), own: full(vec![50, 23_000]) })
 }
 
 /// The limiter's levels, in the order of the model's, as of `now`.
@@ -218,27 +252,26 @@ proptest! {
                 Step::Pass(nanos) => now = now + Duration::from_nanos(nanos),
                 Step::Admit { model, input, max } => {
                     naive.pass(now.as_nanos());
-                    let cost = limiter.estimate(model, demand(input, max));
+                    let load = limiter.estimate(model, demand(input, max));
+                    let cost = load.reserve;
                     let fits = limiter.model_fits(model, cost, now) && limiter.provider_fits(cost, now);
                     let needs = naive.amounts(1, cost.input, cost.output);
-                    let room = |level: &Level, need: u64| level.level >= (i128::from(need) * TOKEN).min(level.depth);
                     let mut expected = limiter.paused_until <= now
-                        && naive.levels.iter().zip(needs).all(|(level, need)| room(level, need));
+                        && naive.levels.iter().zip(needs).all(|(level, need)| level.holds(need));
                     if model == 1 {
-                        expected &= room(&naive.own[0], 1) && room(&naive.own[1], cost.input + cost.output);
+                        expected &= naive.own[0].holds(1) && naive.own[1].holds(cost.input + cost.output);
                     }
                     prop_assert_eq!(fits, expected);
                     if fits && limiter.exceeded(model, cost).is_none() {
-                        running.push((model, limiter.take(model, cost, now), max.is_some()));
-                        naive.change(model, (0, 0, 0), (1, cost.input, cost.output));
-                        naive.out += cost.output;
+                        running.push((model, limiter.take(model, load, now), max.is_some()));
+                        naive.take(model, (1, cost.input, cost.output));
                     }
                 }
                 Step::End(which, end) if !running.is_empty() => {
                     naive.pass(now.as_nanos());
                     let (model, reservation, promised) = running.swap_remove(which % running.len());
-                    let (input, output) = (reservation.cost.input, reservation.cost.output);
-                    let charged = charged(naive.rule, &end, (input, output), promised);
+                    let Load { reserve: Cost { input, output, .. }, output: expected } = reservation.load;
+                    let charged = charged(naive.rule, &end, (input, output), expected, promised);
                     match end {
                         End::Answered(used) => {
                             limiter.settle(model, reservation, used.map(as_usage), promised, now);
@@ -248,30 +281,31 @@ proptest! {
                             prop_assert_eq!(failure.scope, Scope::Provider);
                             limiter.settle_failed(model, reservation, &failure, now);
                         }
-                        End::Left(seen) => limiter.settle_abandoned(model, reservation, seen.map(as_usage), now),
+                        End::Left(seen) => {
+                            limiter.settle_abandoned(model, reservation, seen.map(as_usage), now);
+                        }
                         End::Unsent => limiter.put_back(model, reservation, now),
                     }
                     naive.change(model, (1, input, output), charged);
-                    naive.out -= output;
                 }
                 Step::Throttle { hint, named } => {
                     naive.pass(now.as_nanos());
                     limiter.throttled(None, named, Duration::from_secs(hint), now, &mut events);
-                    let due = if rule == ChargeRule::Actual { i128::from(naive.out) * TOKEN } else { 0 };
-                    let from = i128::from(limiter.paused_until.as_nanos().max(now.as_nanos()));
+                    // Two seconds of quota flow in before the pause ends.
+                    let resumes = limiter.paused_until.as_nanos().saturating_sub(2_000_000_000);
+                    let from = i128::from(resumes.max(now.as_nanos()));
                     for (index, level) in naive.levels.iter_mut().enumerate() {
-                        let (hit, holds_output) = match (index, split) {
-                            (0, _) => (named == Some(Dimension::Requests), false),
-                            (1, false) => (named.is_some_and(|named| named != Dimension::Requests), true),
-                            (1, true) => (matches!(named, Some(Dimension::Tokens | Dimension::InputTokens)), false),
-                            _ => (matches!(named, Some(Dimension::Tokens | Dimension::OutputTokens)), true),
+                        let hit = match (index, split) {
+                            (0, _) => named == Some(Dimension::Requests),
+                            (1, false) => named.is_some_and(|named| named != Dimension::Requests),
+                            (1, true) => matches!(named, Some(Dimension::Tokens | Dimension::InputTokens)),
+                            _ => matches!(named, Some(Dimension::Tokens | Dimension::OutputTokens)),
                         };
-                        let due = if holds_output { due } else { 0 };
                         match (named, hit) {
-                            (Some(_), true) => level.empty(-due, from),
+                            (Some(_), true) => level.empty(0, from),
                             (Some(_), false) => {}
                             (None, _) if index == 0 => level.empty(TOKEN, from),
-                            (None, _) => level.empty(level.limit * 1_000_000_000 - due, from),
+                            (None, _) => level.empty(level.limit * 1_000_000_000, from),
                         }
                     }
                 }

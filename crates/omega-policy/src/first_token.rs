@@ -14,7 +14,7 @@ const ENOUGH: usize = 20;
 /// The clock is this multiple of the percentile: first tokens have heavy tails, and a failover costs a whole prompt.
 const MULTIPLE: u32 = 3;
 /// Never shorter: shorter silences happen on healthy connections (a lost packet, a cold cache).
-pub(crate) const FLOOR: Duration = Duration::from_secs(10);
+const FLOOR: Duration = Duration::from_secs(10);
 /// While little is known: what the documentation promises a silent provider costs at most.
 const UNKNOWN: Duration = FLOOR;
 /// The same for a model that reasons before it writes.
@@ -24,27 +24,30 @@ const UNKNOWN_REASONING: Duration = Duration::from_secs(60);
 /// packet. Judgement.
 const SLOW_FLOOR: Duration = Duration::from_millis(100);
 
-/// The recent first-token times of one model, apart for requests that reason first.
+/// The recent first-token times of one model, apart for requests that reason first. Bounded: the last 128 of each.
 #[derive(Debug, Default)]
-pub(crate) struct FirstTokens {
+pub struct FirstTokens {
     plain: Ring,
     reasoning: Ring,
 }
 
 impl FirstTokens {
+    /// The shortest clock there is: silence for as long as this says something about the provider.
+    pub const FLOOR: Duration = FLOOR;
+
     /// A first token came after `elapsed`.
-    pub(crate) fn record(&mut self, reasons_first: bool, elapsed: Duration) {
+    pub fn record(&mut self, reasons_first: bool, elapsed: Duration) {
         self.ring(reasons_first).record(elapsed);
     }
 
     /// How long to wait for a first token when another target could answer.
-    pub(crate) fn patience(&mut self, reasons_first: bool) -> Duration {
+    pub fn patience(&mut self, reasons_first: bool) -> Duration {
         let unknown = if reasons_first { UNKNOWN_REASONING } else { UNKNOWN };
         self.ring(reasons_first).p99().map_or(unknown, |p99| FLOOR.max(p99.saturating_mul(MULTIPLE)))
     }
 
     /// After how long a first token is slow: later than 95 % of the recent ones. `None` while too few are known.
-    pub(crate) fn slow(&mut self, reasons_first: bool) -> Option<Duration> {
+    pub fn slow(&mut self, reasons_first: bool) -> Option<Duration> {
         self.ring(reasons_first).p95().map(|p95| p95.max(SLOW_FLOOR))
     }
 

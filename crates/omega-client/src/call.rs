@@ -73,8 +73,8 @@ impl<R> Call<R> {
         self
     }
 
-    /// How urgent it is. While calls wait for quota, those of a higher priority go first; waiting makes a call more
-    /// urgent (`rate_limiting.<provider>.aging_seconds`), so that none is starved.
+    /// How urgent it is. While calls wait for quota, those of a higher priority go first; one that was passed
+    /// over for long gets a turn (`rate_limiting.<provider>.aging_seconds`), so that none is starved.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;

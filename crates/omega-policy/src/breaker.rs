@@ -36,6 +36,13 @@ pub(crate) struct BreakerPermit {
     timed: bool,
 }
 
+impl BreakerPermit {
+    /// Has its first token come?
+    pub(crate) fn was_timed(&self) -> bool {
+        self.timed
+    }
+}
+
 /// What a permit's result can mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
@@ -99,6 +106,8 @@ const RAMP_FLOOR: u64 = 10;
 enum State {
     Closed {
         consecutive: u32,
+        /// Those of them that broke after content had come.
+        broken: u32,
         /// When the first of those consecutive failures was sent.
         run_began: Timestamp,
         since: Timestamp,
@@ -118,7 +127,7 @@ enum State {
 
 impl State {
     fn closed(now: Timestamp, ramp: Option<Ramp>) -> Self {
-        Self::Closed { consecutive: 0, run_began: now, since: now, ramp }
+        Self::Closed { consecutive: 0, broken: 0, run_began: now, since: now, ramp }
     }
 }
 
@@ -277,7 +286,15 @@ impl CircuitBreaker {
                 permit.role = Role::SettledProbe;
                 self.probe_succeeded(now, events);
             }
-            Role::Call => self.sample_first_token(waited, now, events),
+            Role::Call => {
+                if let State::Closed { consecutive, broken, run_began, .. } = &mut self.state
+                    && self.config.fresh_evidence
+                {
+                    // It answers; whether it also ends what it begins is counted by those that broke.
+                    (*consecutive, *run_began) = (*broken, now);
+                }
+                self.sample_first_token(waited, now, events);
+            }
             Role::SettledProbe => {}
         }
     }
@@ -397,19 +414,20 @@ impl CircuitBreaker {
             window.record(failed, now);
         }
         let mut trip = None;
-        if let State::Closed { consecutive, run_began, .. } = &mut self.state {
+        if let State::Closed { consecutive, broken, run_began, .. } = &mut self.state {
             let sent_at = Timestamp::from_nanos(now.as_nanos().saturating_sub(nanos(waited)));
             match signal {
                 Signal::Success
-                    if *consecutive != 0 && (self.config.stale_success_resets || sent_at >= *run_began) =>
+                    if *consecutive != 0 && (!self.config.fresh_evidence || sent_at >= *run_began) =>
                 {
-                    *consecutive = 0;
+                    (*consecutive, *broken) = (0, 0);
                 }
                 Signal::Failure { .. } => {
                     if *consecutive == 0 {
                         *run_began = sent_at;
                     }
                     *consecutive = consecutive.saturating_add(1);
+                    *broken = broken.saturating_add(u32::from(permit.timed));
                     self.last_failure = Some(now);
                     if *consecutive >= self.config.failure_threshold.max(1) {
                         trip = Some((TripReason::ConsecutiveFailures, *consecutive));
@@ -452,7 +470,9 @@ impl CircuitBreaker {
                     _ => 1,
                 };
                 self.last_failure = Some(now);
-                self.open_since(TripReason::FailedProbe, failures, hint, waited, now, chance, events);
+                // What a settled probe's stream did after its first token took its time for another reason.
+                let silent = if permit.role == Role::Probe { waited } else { Duration::ZERO };
+                self.open_since(TripReason::FailedProbe, failures, hint, silent, now, chance, events);
             }
             (Role::Probe, Signal::Throttled | Signal::Neutral) => self.free_slot(),
             (Role::SettledProbe, _) => {}
@@ -537,7 +557,7 @@ impl CircuitBreaker {
         self.opened_by = Some(reason);
         let mut period = self.open_period(chance);
         if self.config.open_growth > 1.0 {
-            period = period.saturating_sub(waited);
+            period = period.saturating_sub(waited).max(PROBE_RETRY.min(period));
         }
         let until = (now + period).max(now + hint.unwrap_or_default().min(HINT_MAX));
         self.transition(State::Open { until, failures }, now, events);

@@ -29,6 +29,9 @@ const SHRINK_PART: i128 = 10;
 /// most half of the depth: the quota may have been spent by somebody else who shares it.
 const SHALLOWEST: u64 = 900_000_000;
 
+/// A call with no more than this much quota spent before it was let go alone.
+const ALONE: u64 = 50_000_000;
+
 /// A depth that was found smaller than configured is believed to grow by itself this slowly (1 % per minute), so that
 /// one mistaken 429 is forgotten within hours and a provider that stays shallow is found out seldom.
 const REGROW: u64 = 100 * 60 * 1_000_000_000;
@@ -202,8 +205,16 @@ impl TokenBucket {
             return;
         }
         let margin = i128::from(self.limit) * i128::from(nanos(margin.min(BURST_MAX)));
-        self.capacity = (shown - margin.min(shown / i128::from(MARGIN_PART))).max(UNITS.min(self.depth));
-        self.level = self.level.min(self.capacity);
+        let less = shown - margin.min(shown / i128::from(MARGIN_PART));
+        // What is left is known; only how much there can be is less.
+        self.capacity = less.max(self.least()).min(self.capacity);
+        self.level = self.level.min(self.brim());
+    }
+
+    /// What is believed at least after one more sign of a smaller depth.
+    fn least(&self) -> i128 {
+        let second = i128::from(self.limit) * i128::from(SHALLOWEST);
+        (self.capacity / 2).max(second).max(UNITS).min(self.depth)
     }
 
     /// How far below full the bucket was just after a call was let go, given what has moved since: so much had been
@@ -223,11 +234,15 @@ impl TokenBucket {
             return;
         }
         let spent = i128::from(self.limit) * i128::from(nanos(ahead.min(BURST_MAX)));
-        let second = i128::from(self.limit) * i128::from(SHALLOWEST);
-        let least = (self.capacity / 2).max(second).max(UNITS).min(self.depth);
-        let less = (spent - spent / SHRINK_PART).max(least);
+        // A bucket that was full but for this call lets it pass, however shallow: somebody else has spent the quota.
+        if spent <= units(amount) + i128::from(self.limit) * i128::from(ALONE) {
+            return;
+        }
+        let less = (spent - spent / SHRINK_PART).max(self.least());
         if less < self.capacity {
-            self.set_capacity(less);
+            // As far below full as before: what was spent stays spent.
+            self.level -= self.capacity - less;
+            self.capacity = less;
         }
     }
 
@@ -242,13 +257,7 @@ impl TokenBucket {
         // Shifted, so that the product of the deepest bucket and the longest span fits 128 bits.
         let more = (self.capacity >> 24) * i128::from(elapsed.min(5 * REGROW)) / i128::from(REGROW >> 24);
         let more = if elapsed >= 5 * REGROW { self.depth } else { more };
-        self.set_capacity((self.capacity + more).min(self.depth));
-    }
-
-    /// Another depth, and as far below full as before: what was spent stays spent.
-    fn set_capacity(&mut self, capacity: i128) {
-        self.level = self.level.saturating_add(capacity - self.capacity);
-        self.capacity = capacity;
+        self.capacity = (self.capacity + more).min(self.depth);
     }
 
     /// How deep it is believed to be, in tokens.
@@ -258,13 +267,13 @@ impl TokenBucket {
 
     /// See [`Quotas::foresee`](crate::limiter::Quotas). `own`: what the newcomer takes; `later` of `whole` tokens are
     /// charged after a call was let go (negative: given back).
-    pub(crate) fn foresee(&mut self, own: u64, later: i128, whole: u64, due: i64, hold: u64) {
+    pub(crate) fn foresee(&mut self, own: u64, later: i128, whole: u64, due: i128, hold: u64) {
         if self.limit == 0 || hold == 0 {
             return;
         }
         let carried = i128::from(self.limit).saturating_mul(i128::from(hold)); // units one call's length of traffic takes in all
         let outstanding = if whole == 0 { 0 } else { carried.saturating_mul(later) / i128::from(whole) };
-        let due = i128::from(due).saturating_mul(UNITS);
+        let due = due.saturating_mul(UNITS);
         let beyond = due.saturating_sub(if later < 0 { outstanding.max(due) } else { outstanding });
         let missing = (units(own) - self.level).max(0);
         // missing / limit is the wait; of a wait shorter than `hold` only that part.
@@ -274,10 +283,11 @@ impl TokenBucket {
         self.level = self.level.saturating_sub(beyond / 1_000 * part);
     }
 
-    /// Starts with the part `thousandths / 1000` of what `whole` has now, debts included.
+    /// Starts with the part `thousandths / 1000` of what `whole` has now, debts included, and fills no earlier than it.
     pub(crate) fn inherit(&mut self, whole: &Self, thousandths: u32) {
         let level = whole.level.min(whole.capacity) / 1_000 * i128::from(thousandths);
         self.level = level.min(self.capacity);
+        self.as_of = self.as_of.max(whole.as_of);
     }
 
     /// Takes the limit and the depth of `other` and keeps the level: a limit that changes is no gift. Otherwise a

@@ -49,6 +49,11 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
+    /// When it was let go.
+    pub(crate) fn granted(&self) -> Timestamp {
+        self.granted
+    }
+
     /// What it took.
     pub(crate) fn cost(&self) -> Cost {
         self.load.reserve
@@ -87,7 +92,7 @@ pub(crate) struct RateLimiter {
     /// What has moved lately.
     tide: Tide,
     /// Output tokens that calls in flight are expected to be charged beyond their reservations.
-    due: i64,
+    due: i128,
     /// The rate found by trial where no limit is known.
     pace: Option<Pace>,
     /// Calls in flight while the provider says that it is overloaded.
@@ -251,6 +256,14 @@ impl RateLimiter {
     /// Starts with a part of what another limiter has now.
     pub(crate) fn inherit(&mut self, whole: &mut Self, thousandths: u32, now: Timestamp) {
         self.quotas.inherit(&mut whole.quotas, thousandths, now);
+        (self.paused_until, self.paused_for) = (whole.paused_until, whole.paused_for);
+        for (slot, known) in whole.models.iter().enumerate() {
+            if known.paused_until > now || known.blocked_until > now {
+                self.slot(ModelId(slot as u32));
+                let model = &mut self.models[slot];
+                (model.paused_until, model.blocked_until) = (known.paused_until, known.blocked_until);
+            }
+        }
     }
 
     /// The cap on calls in flight: the configured one, or less while the provider is overloaded.
@@ -270,7 +283,7 @@ impl RateLimiter {
             self.sole = Some(self.sole.is_none().then_some(slot));
         }
         self.tide.take(load.reserve, now);
-        self.due = self.due.saturating_add(load.due());
+        self.due += load.due();
         let model = &mut self.models[slot];
         let (mut own, mut observed) = (0, 0);
         if self.config.enabled {
@@ -334,18 +347,22 @@ impl RateLimiter {
     }
 
     /// The provider says that it is overloaded: with `ease_off`, fewer calls at once.
-    pub(crate) fn overloaded(&mut self, now: Timestamp) {
+    pub(crate) fn overloaded(&mut self, sent: Timestamp, now: Timestamp) {
         if let Some(ease) = self.ease.as_mut().filter(|_| self.config.enabled) {
-            ease.overloaded(self.in_flight, now);
+            ease.overloaded(self.in_flight, sent, now);
         }
     }
 
-    /// A call that took `cost` was answered: what was eased off comes back step by step.
-    pub(crate) fn answered(&mut self, cost: Cost, now: Timestamp) {
-        self.quotas.went_through(cost);
+    /// A call that was sent then is taken: its answer begins.
+    pub(crate) fn begun(&mut self, sent: Timestamp, now: Timestamp) {
         if let Some(ease) = &mut self.ease {
-            ease.answered(self.in_flight, now);
+            ease.taken(self.in_flight.saturating_sub(1), sent, now);
         }
+    }
+
+    /// A call that took `cost` was answered.
+    pub(crate) fn answered(&mut self, cost: Cost) {
+        self.quotas.went_through(cost);
     }
 
     /// A model's own quota is spent.
@@ -406,7 +423,7 @@ impl RateLimiter {
 
     fn free(&mut self, slot: usize, load: Load) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.due = self.due.saturating_sub(load.due());
+        self.due -= load.due();
         self.models[slot].release(load);
     }
 }

@@ -76,7 +76,7 @@ impl Pipeline {
             budget: RetryBudget::new(retry.budget.clone(), now),
             retry,
             breakers: Breakers::new(breaker, now),
-            queue: Queue::new(limiter.aging),
+            queue: Queue::new(limiter.aging, limiter.lead()),
             limiter: RateLimiter::new(limiter, now),
             events: Events::default(),
             clock: now,
@@ -181,14 +181,18 @@ impl Pipeline {
     ) -> Verdict {
         let now = self.tick(now);
         call.attempts = call.attempts.saturating_add(1);
-        let Permit { model, slot, tenant, service, breaker, reservation, .. } = permit;
-        let waited = reservation.age(now);
+        let Permit { model, slot, tenant, counted, breaker, reservation, .. } = permit;
+        let (waited, sent) = (reservation.age(now), reservation.granted());
         let failure = match outcome {
             Outcome::Success { usage } => {
                 let promised = call.demand.max_output_tokens.is_some();
-                self.limiter.answered(reservation.cost(), now);
+                let cost = reservation.cost();
                 let charged = self.limiter.settle(slot, reservation, *usage, promised, now);
-                self.correct(tenant, service, charged);
+                self.limiter.answered(cost);
+                if !breaker.was_timed() {
+                    self.limiter.begun(sent, now);
+                }
+                self.correct(tenant, counted, charged);
                 self.breakers.of(slot).settle(
                     breaker,
                     Signal::Success,
@@ -205,9 +209,9 @@ impl Pipeline {
             self.limiter.surprised(&reservation, failure.exhausted, now);
         }
         let charged = self.limiter.settle_failed(slot, reservation, failure, now);
-        self.correct(tenant, service, charged);
+        self.correct(tenant, counted, charged);
         let hint = hinted(failure);
-        self.heed(slot, model, failure, hint, now);
+        self.heed(slot, model, failure, hint, sent, now);
         let signal = self.signal(failure);
         let waits_out = self.breakers.queues_when_open() && !call.alternative;
         let circuit = self.breakers.of(slot);
@@ -238,22 +242,25 @@ impl Pipeline {
     pub fn first_token(&mut self, permit: &mut Permit, now: Timestamp) {
         let now = self.tick(now);
         let waited = permit.reservation.age(now);
+        if !permit.breaker.was_timed() {
+            self.limiter.begun(permit.reservation.granted(), now);
+        }
         self.breakers.of(permit.slot).first_token(&mut permit.breaker, waited, now, &mut self.events);
     }
 
     /// The caller went away: no verdict, everything returned.
     pub fn cancel(&mut self, permit: Permit, spent: Spent, now: Timestamp) {
         let now = self.tick(now);
-        let Permit { slot, tenant, service, first_try, breaker, reservation, .. } = permit;
+        let Permit { slot, tenant, counted, first_try, breaker, reservation, .. } = permit;
         match spent {
             Spent::Nothing => {
                 self.limiter.put_back(slot, reservation, now);
-                self.correct(tenant, service, 0);
+                self.correct(tenant, counted, 0);
                 self.budget.unsent(first_try, now);
             }
             Spent::Sent { seen } => {
                 let charged = self.limiter.settle_abandoned(slot, reservation, seen, now);
-                self.correct(tenant, service, charged);
+                self.correct(tenant, counted, charged);
             }
         }
         self.breakers.of(slot).release(breaker);
@@ -298,7 +305,7 @@ impl Pipeline {
             self.queue.remove(ticket);
             return Some((ticket, Err(Rejection::DeadlineTooSoon { earliest, dimension })));
         }
-        self.queue.remove(ticket);
+        self.queue.take_turn(ticket, now);
         let Waiter { model, slot, load, tenant, service, first_try, .. } = waiter;
         let permit = self.grant(model, slot, load, tenant, service, first_try, now);
         Some((ticket, Ok(permit)))
@@ -405,16 +412,14 @@ impl Pipeline {
         let reservation = self.limiter.take(slot, load, now);
         let breaker = self.breakers.of(slot).acquire(now, &mut self.events);
         self.budget.sent(first_try, now);
-        if !self.queue.is_empty() {
-            self.queue.served(tenant, signed(service));
-        }
-        Permit { model, slot, tenant, service, first_try, breaker, reservation }
+        let counted = self.queue.serve(tenant, service).map(|period| (period, service));
+        Permit { model, slot, tenant, counted, first_try, breaker, reservation }
     }
 
-    /// A call cost another than it was counted for between tenants.
-    fn correct(&mut self, tenant: TenantId, counted: u64, charged: u64) {
-        if counted != charged && !self.queue.is_empty() {
-            self.queue.served(tenant, signed(charged).saturating_sub(signed(counted)));
+    /// What a call was charged counts between tenants, where its grant did.
+    fn correct(&mut self, tenant: TenantId, counted: Option<(u64, u64)>, charged: u64) {
+        if let Some((period, service)) = counted {
+            self.queue.correct(tenant, period, service, charged);
         }
     }
 
@@ -425,6 +430,7 @@ impl Pipeline {
         model: ModelId,
         failure: &Failure,
         hint: Option<Duration>,
+        sent: Timestamp,
         now: Timestamp,
     ) {
         match (failure.kind, failure.scope) {
@@ -439,7 +445,7 @@ impl Pipeline {
                 );
                 self.refuse_paused(slot, now);
             }
-            (FailureKind::Overloaded, _) => self.limiter.overloaded(now),
+            (FailureKind::Overloaded, _) => self.limiter.overloaded(sent, now),
             (FailureKind::OutOfQuota, Scope::Model { resets_in }) => {
                 self.limiter.block_model(slot, model, resets_in, now, &mut self.events);
             }
@@ -475,10 +481,6 @@ fn hinted(failure: &Failure) -> Option<Duration> {
         _ => None,
     };
     failure.retry_after.max(reset).map(|hint| hint.min(HINT_MAX))
-}
-
-fn signed(tokens: u64) -> i64 {
-    i64::try_from(tokens).unwrap_or(i64::MAX)
 }
 
 fn sooner(a: Option<Timestamp>, b: Timestamp) -> Option<Timestamp> {

@@ -5,20 +5,20 @@
 //! has spent its own limits must hold up nobody else; among the lanes that may go, the first waiter is *the* head, and
 //! blocks the rest until it fits, so that a large call is never starved by small ones.
 //!
-//! Within a lane there is a class per [`Priority`], and in a class a line per tenant. Which class comes first is decided
-//! by priority and age: a class whose oldest waiter has waited for [`LimiterConfig::aging`](crate::LimiterConfig) counts
-//! one class higher, after twice that two, so that a stream of urgent calls delays the others and does not starve them.
-//! Which tenant comes first is decided by virtual token counters (`tenants.rs`).
+//! Within a lane there is a class per [`Priority`], and in a class a line per tenant. A higher class goes first; a class
+//! that has been passed over for [`LimiterConfig::aging`](crate::LimiterConfig) (per class above it) gets one turn, so
+//! that a stream of urgent calls delays the others and does not starve them, and a backlog of others never holds up an
+//! urgent one for more than that turn. Which tenant comes first is decided by virtual token counters (`tenants.rs`).
 //!
-//! Every operation is logarithmic in waiters and tenants, and linear only in the models that somebody waits for. The
-//! queue knows order and deadlines and nothing of limits: who may go is asked by the pipeline.
+//! Joining, leaving and being served are logarithmic in waiters and tenants and linear in the models that somebody waits
+//! for; a forecast looks at up to [`PEERS_MAX`] tenants one by one. The queue knows order and deadlines and nothing of
+//! limits: who may go is asked by the pipeline.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::limiter::Load;
-use crate::time::nanos;
 use crate::{ModelId, Priority, Rejection, TenantId, Ticket, Timestamp};
 use tenants::Tenants;
 
@@ -51,11 +51,17 @@ type Place = (Timestamp, u64);
 /// A tenant's place in a class: who has had least, then whose first waiter came first.
 type Turn = (u64, Place, u32);
 
-/// The smaller goes first: class (aged), tenant's counter, place.
+/// The smaller goes first: class (with a turn that is due above all), tenant's counter, place.
 pub(crate) type Rank = (Reverse<u8>, u64, Place);
 
 /// Priority classes.
 const CLASSES: usize = Priority::ALL.len();
+
+/// How a class counts whose turn is due because it was passed over for long.
+const DUE: u8 = CLASSES as u8;
+
+/// Beyond this many tenants in one class and model a forecast takes all of them to be alike.
+const PEERS_MAX: usize = 256;
 
 /// One tenant's waiters of one class and model.
 #[derive(Debug, Default)]
@@ -72,8 +78,8 @@ struct Line {
 struct Class {
     lines: BTreeMap<u32, Line>,
     turns: BTreeSet<Turn>,
-    /// The first of each line, the oldest first.
-    heads: BTreeSet<Place>,
+    sum: Load,
+    service: u64,
 }
 
 #[derive(Debug, Default)]
@@ -98,21 +104,25 @@ pub(crate) struct Queue {
     tenants: Tenants,
     /// How many wait in each class.
     populated: [usize; CLASSES],
-    /// Waiting this long counts like one class.
+    /// When each class was last served, or began to wait.
+    served: [Timestamp; CLASSES],
+    /// A class passed over for this long, per class above it, gets a turn.
     aging: Duration,
     /// The number of the next ticket; also how many ever waited.
     next: u64,
 }
 
 impl Queue {
-    pub(crate) fn new(aging: Duration) -> Self {
+    /// `lead`: see [`Tenants::new`].
+    pub(crate) fn new(aging: Duration, lead: u64) -> Self {
         Self {
             waiters: BTreeMap::new(),
             lanes: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             refused: BTreeMap::new(),
-            tenants: Tenants::default(),
+            tenants: Tenants::new(lead),
             populated: [0; CLASSES],
+            served: [Timestamp::ZERO; CLASSES],
             aging,
             next: 0,
         }
@@ -142,7 +152,7 @@ impl Queue {
         self.tenants.set_weight(tenant, weight);
     }
 
-    pub(crate) fn push(&mut self, waiter: Waiter) -> Ticket {
+    pub(crate) fn push(&mut self, waiter: Waiter, now: Timestamp) -> Ticket {
         let number = self.next;
         self.next += 1;
         if self.waiters.is_empty() {
@@ -154,7 +164,12 @@ impl Queue {
         lane.sum = lane.sum.plus(waiter.load);
         lane.len += 1;
         let class = waiter.priority as usize;
+        if self.populated[class] == 0 {
+            self.served[class] = now;
+        }
         self.populated[class] += 1;
+        lane.classes[class].sum = lane.classes[class].sum.plus(waiter.load);
+        lane.classes[class].service = lane.classes[class].service.saturating_add(waiter.service);
         let line = lane.classes[class].lines.entry(tenant).or_default();
         line.order.insert((waiter.arrived, number));
         line.sum = line.sum.plus(waiter.load);
@@ -174,6 +189,8 @@ impl Queue {
         if let Some(lane) = self.lanes.get_mut(&waiter.slot) {
             lane.sum = lane.sum.less(waiter.load);
             lane.len -= 1;
+            lane.classes[class].sum = lane.classes[class].sum.less(waiter.load);
+            lane.classes[class].service = lane.classes[class].service.saturating_sub(waiter.service);
             if let Some(line) = lane.classes[class].lines.get_mut(&tenant) {
                 line.order.remove(&(waiter.arrived, ticket.0));
                 line.sum = line.sum.less(waiter.load);
@@ -188,13 +205,34 @@ impl Queue {
         Some(waiter)
     }
 
-    /// A tenant was served this much, or, by a correction, less. Counts only while somebody waits: what is plenty
-    /// needs no sharing.
-    pub(crate) fn served(&mut self, tenant: TenantId, service: i64) {
-        let tenant = Tenants::slot(tenant);
-        if self.waiters.is_empty() || !self.tenants.charge(tenant, service) {
-            return;
+    /// It is a waiter's turn: takes it out.
+    pub(crate) fn take_turn(&mut self, ticket: Ticket, now: Timestamp) -> Option<Waiter> {
+        let waiter = self.remove(ticket)?;
+        self.served[waiter.priority as usize] = now;
+        Some(waiter)
+    }
+
+    /// A tenant is served. Counts only while somebody waits, since what is plenty needs no sharing; says in which busy
+    /// period it was counted.
+    pub(crate) fn serve(&mut self, tenant: TenantId, service: u64) -> Option<u64> {
+        if self.waiters.is_empty() {
+            return None;
         }
+        self.tenants.serve(Tenants::slot(tenant), service);
+        self.reorder(tenant);
+        Some(self.tenants.period())
+    }
+
+    /// What was counted for a tenant in that busy period came to something else.
+    pub(crate) fn correct(&mut self, tenant: TenantId, period: u64, counted: u64, charged: u64) {
+        if counted != charged && !self.waiters.is_empty() && period == self.tenants.period() {
+            self.tenants.correct(Tenants::slot(tenant), counted, charged);
+            self.reorder(tenant);
+        }
+    }
+
+    fn reorder(&mut self, tenant: TenantId) {
+        let tenant = Tenants::slot(tenant);
         let counter = self.tenants.counter(tenant);
         for lane in self.lanes.values_mut() {
             lane.classes.iter_mut().for_each(|class| class.reorder(tenant, counter));
@@ -243,14 +281,8 @@ impl Queue {
     }
 
     /// Where a newcomer would stand.
-    pub(crate) fn rank(
-        &self,
-        priority: Priority,
-        tenant: TenantId,
-        arrived: Timestamp,
-        now: Timestamp,
-    ) -> Rank {
-        let class = self.classes(now)[priority as usize].max(priority as u8);
+    pub(crate) fn rank(&self, priority: Priority, tenant: TenantId, arrived: Timestamp) -> Rank {
+        let class = priority as u8;
         let counter = self.tenants.counter_on_joining(Tenants::slot(tenant));
         (Reverse(class), counter, (arrived, self.next))
     }
@@ -261,48 +293,36 @@ impl Queue {
         first.is_some_and(|(first, _)| first < *rank)
     }
 
-    /// When a class next counts higher than now for its age. `None` while all who wait are of one class.
+    /// When a class that is passed over gets its turn next. `None` while all who wait are of one class.
     pub(crate) fn next_promotion(&self, now: Timestamp) -> Option<Timestamp> {
-        if self.populated.iter().filter(|count| **count > 0).count() < 2 || self.aging.is_zero() {
-            return None;
-        }
-        let classes = self.classes(now);
-        let step = nanos(self.aging);
-        (0..CLASSES)
-            .filter(|class| usize::from(classes[*class]) + 1 < CLASSES)
-            .filter_map(|class| {
-                let oldest = self.oldest_of(class)?;
-                let waited = nanos(now.saturating_since(oldest));
-                Some(oldest + Duration::from_nanos((waited / step + 1).saturating_mul(step)))
-            })
-            .min()
+        (0..CLASSES).filter_map(|class| self.due_at(class)).filter(|at| *at > now).min()
     }
 
-    /// How high each class counts now.
+    /// How each class counts now.
     fn classes(&self, now: Timestamp) -> [u8; CLASSES] {
         let mut classes = [0, 1, 2];
-        // Age matters only between classes.
-        if self.populated.iter().filter(|count| **count > 0).count() < 2 || self.aging.is_zero() {
-            return classes;
-        }
         for (class, counts) in classes.iter_mut().enumerate() {
-            if let Some(oldest) = self.oldest_of(class) {
-                let steps = nanos(now.saturating_since(oldest)) / nanos(self.aging);
-                *counts = u64::from(*counts).saturating_add(steps).min(CLASSES as u64 - 1) as u8;
+            if self.due_at(class).is_some_and(|at| at <= now) {
+                *counts = DUE;
             }
         }
         classes
     }
 
-    fn oldest_of(&self, class: usize) -> Option<Timestamp> {
-        let firsts = self.lanes.values().filter_map(|lane| lane.classes[class].heads.first());
-        firsts.map(|(arrived, _)| *arrived).min()
+    /// When a class gets a turn for having been passed over: only while a higher one waits.
+    fn due_at(&self, class: usize) -> Option<Timestamp> {
+        let above = (class + 1..CLASSES).rev().find(|above| self.populated[*above] > 0)?;
+        if self.populated[class] == 0 || self.aging.is_zero() {
+            return None;
+        }
+        Some(self.served[class] + self.aging.saturating_mul((above - class) as u32))
     }
 
     /// What would be served before a newcomer of this class and tenant, in the lanes that `counts` lets through.
     ///
     /// Every higher class; of its own, what its tenant has in front of it, and of each other tenant as much as brings
-    /// that one's counter to where the newcomer's will be at its turn. Nobody who comes later is foreseen.
+    /// that one's counter to where the newcomer's will be at its turn. Nobody who comes later is foreseen, nor the turns
+    /// of lower classes.
     pub(crate) fn ahead(
         &self,
         priority: Priority,
@@ -311,49 +331,46 @@ impl Queue {
         now: Timestamp,
     ) -> Load {
         let classes = self.classes(now);
-        let own = Tenants::slot(tenant);
+        let (class, own) = (priority as usize, Tenants::slot(tenant));
         let lanes = self.lanes.iter().filter(|(slot, lane)| {
             let head = lane.first(&classes).and_then(|(_, number)| self.waiters.get(&number));
             head.is_some_and(|head| counts(**slot, head))
         });
         // Nearly always everybody is of one class and tenant.
-        let alone = self.populated[priority as usize] == self.len() && self.tenants.is_only(own);
-        if alone {
+        if self.populated[class] == self.len() && self.tenants.is_only(own) {
             return lanes.fold(Load::default(), |sum, (_, lane)| sum.plus(lane.sum));
         }
         let mut sum = Load::default();
-        let mut peers: BTreeMap<u32, (Load, u64)> = BTreeMap::new();
+        let (mut mine, mut peers) = (Load::default(), Vec::new());
+        let mut queued = 0_u64;
         for (_, lane) in lanes {
-            for (class, lines) in lane.classes.iter().enumerate() {
-                if classes[class] > classes[priority as usize].max(priority as u8) {
-                    sum = lines.lines.values().fold(sum, |sum, line| sum.plus(line.sum));
-                } else if class == priority as usize {
-                    for (tenant, line) in &lines.lines {
-                        let (load, service) = peers.entry(*tenant).or_default();
-                        *load = load.plus(line.sum);
-                        *service = service.saturating_add(line.service);
-                    }
-                }
+            for higher in &lane.classes[class + 1..] {
+                sum = sum.plus(higher.sum);
+            }
+            let lines = &lane.classes[class].lines;
+            if let Some(line) = lines.get(&own) {
+                mine = mine.plus(line.sum);
+                queued = queued.saturating_add(line.service);
+            }
+            if lines.len() <= PEERS_MAX {
+                peers.extend(
+                    lines
+                        .iter()
+                        .filter(|(tenant, _)| **tenant != own)
+                        .map(|(tenant, line)| (*tenant, 1, line.sum, line.service)),
+                );
+            } else {
+                let others = lines.len() as u64 - u64::from(lines.contains_key(&own));
+                let all = &lane.classes[class];
+                peers.push((own, others, all.sum, all.service));
             }
         }
-        let queued = peers.get(&own).map_or(0, |(_, service)| *service);
         let turn = self.tenants.counter_on_joining(own).saturating_add(self.tenants.scaled(own, queued));
-        for (tenant, (load, service)) in peers {
-            let before = if tenant == own { service } else { self.tenants.until(tenant, turn).min(service) };
+        for (tenant, count, load, service) in peers {
+            let before = self.tenants.until(tenant, turn).saturating_mul(count).min(service);
             sum = sum.plus(load.part(before, service));
         }
-        sum
-    }
-
-    /// What everybody in one lane of at least this class needs.
-    pub(crate) fn ahead_in_lane(&self, slot: usize, priority: Priority) -> Load {
-        let Some(lane) = self.lanes.get(&slot) else { return Load::default() };
-        if self.populated[priority as usize] == self.len() {
-            return lane.sum;
-        }
-        let classes = &lane.classes[priority as usize..];
-        let lines = classes.iter().flat_map(|class| class.lines.values());
-        lines.fold(Load::default(), |sum, line| sum.plus(line.sum))
+        sum.plus(mine)
     }
 
     /// Everybody in the order of service, where that is first come, first served: one class and one tenant.
@@ -420,12 +437,10 @@ impl Class {
         }
         if let Some(old) = std::mem::replace(&mut line.turn, turn) {
             self.turns.remove(&old);
-            self.heads.remove(&old.1);
         }
         match turn {
             Some(turn) => {
                 self.turns.insert(turn);
-                self.heads.insert(turn.1);
             }
             None => {
                 self.lines.remove(&tenant);

@@ -114,14 +114,14 @@ pub(super) static KEYS: [Key; 20] = [
     Key::new(
         "rate_limiting.<provider>.ease_off",
         Kind::Switch,
-        "While the provider says that it is overloaded, keep no more calls in flight than before (AIMD).",
+        "While the provider says that it is overloaded, keep fewer calls in flight, as long as that helps (AIMD).",
         |c, p| Value::Switch(provider(c, p).limits.ease_off),
         |c, p, v| edit(c, p).limits.ease_off = v.on(),
     ),
     Key::new(
         "rate_limiting.<provider>.aging_seconds",
         seconds(0.0, DAY),
-        "Waiting this long counts like one class of priority. 0: never.",
+        "A priority that was passed over for this long, per priority above it, gets one turn. 0: never.",
         |c, p| Value::Seconds(provider(c, p).limits.aging),
         |c, p, v| edit(c, p).limits.aging = v.seconds(),
     ),

@@ -222,11 +222,11 @@ pub(super) static KEYS: [Key; 49] = [
         |c, _, v| c.breaker.overload_counts = v.on(),
     ),
     Key::new(
-        "circuit_breaker.stale_success_resets",
+        "circuit_breaker.fresh_evidence",
         Kind::Switch,
-        "Any success resets the count of consecutive failures. Off: only of calls that were sent after the first of them.",
-        |c, _| Value::Switch(c.breaker.stale_success_resets),
-        |c, _, v| c.breaker.stale_success_resets = v.on(),
+        "Count consecutive failures by fresh evidence: a first token ends a run of failures before content, a success of a call sent before the run does not.",
+        |c, _| Value::Switch(c.breaker.fresh_evidence),
+        |c, _, v| c.breaker.fresh_evidence = v.on(),
     ),
     Key::new(
         "circuit_breaker.queue_when_open",

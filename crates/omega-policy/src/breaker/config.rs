@@ -40,9 +40,11 @@ pub struct BreakerConfig {
     /// Does a provider that says it is overloaded (529, 503) count as a consecutive failure? Otherwise it weighs in the
     /// failure-rate window alone: overload is answered by pacing. A probe fails by it either way. Default `true`.
     pub overload_counts: bool,
-    /// Does the success of a call that was sent before the first of the present failures reset their count? A provider
-    /// that goes down still ends answers it had begun, and they hold its circuit closed. Default `true`: any success.
-    pub stale_success_resets: bool,
+    /// Count consecutive failures by fresh evidence? Then a first token ends a run of failures that came before any
+    /// content, long before its answer is complete; and the success of a call that was sent before the run began does
+    /// not: a provider that goes down still ends answers it had begun. Default `false`: any complete answer, and nothing
+    /// else, ends the run.
+    pub fresh_evidence: bool,
     /// May calls that have no other target wait in the queue while the circuit is open, if their time reaches beyond it?
     /// Default `false`: they are refused at once.
     pub queue_when_open: bool,
@@ -66,7 +68,7 @@ impl Default for BreakerConfig {
             mode: BreakerMode::Auto,
             throttled_in_window: false,
             overload_counts: true,
-            stale_success_resets: true,
+            fresh_evidence: false,
             queue_when_open: false,
         }
     }

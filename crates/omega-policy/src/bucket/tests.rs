@@ -117,8 +117,8 @@ fn extremes_neither_overflow_nor_wrap() {
         };
         bucket.follow(u64::MAX, &moved, u64::MAX, Duration::MAX, true);
         bucket.learn_depth(u64::MAX, Duration::MAX, Duration::MAX);
-        bucket.foresee(u64::MAX, i128::from(u64::MAX), u64::MAX, i64::MIN, u64::MAX);
-        bucket.foresee(u64::MAX, -i128::from(u64::MAX), 1, i64::MAX, 1);
+        bucket.foresee(u64::MAX, i128::from(u64::MAX), u64::MAX, i128::MIN, u64::MAX);
+        bucket.foresee(u64::MAX, -i128::from(u64::MAX), 1, i128::MAX, 1);
         bucket.was_too_much(u64::MAX, Duration::MAX);
         bucket.was_too_much(0, Duration::MAX);
         bucket.refill(Timestamp::MAX);
@@ -172,9 +172,11 @@ fn a_429_shrinks_the_depth_to_less_than_was_spent_at_once_and_what_was_spent_sta
     assert_eq!((bucket.depth(), bucket.tokens()), (360, 60));
     bucket.was_too_much(10, Duration::from_secs(50));
     assert_eq!(bucket.depth(), 360, "a later 429 after more was spent says nothing new");
-    bucket.was_too_much(10, Duration::ZERO);
+    bucket.was_too_much(10, Duration::from_secs(1));
+    assert_eq!(bucket.depth(), 360, "a call that went alone says that somebody else has spent it");
+    bucket.was_too_much(10, Duration::from_secs(2));
     assert_eq!(bucket.depth(), 180, "at most half at a time: somebody else may have spent it");
-    (0..100).for_each(|_| bucket.was_too_much(1, Duration::ZERO));
+    (0..100).for_each(|_| bucket.was_too_much(1, Duration::from_millis(200)));
     assert_eq!(bucket.depth(), 9, "and never less than nine tenths of a second");
 }
 
@@ -199,10 +201,14 @@ fn a_header_that_says_when_it_is_full_again_shows_the_depth() {
     let mut bucket = bucket(600, 60);
     bucket.learn_depth(100, Duration::from_secs(59), Duration::ZERO);
     assert_eq!(bucket.depth(), 600, "a second either way is rounding");
-    bucket.learn_depth(40, Duration::from_secs(6), Duration::ZERO);
-    assert_eq!((bucket.depth(), bucket.tokens()), (100, 100));
+    bucket.learn_depth(40, Duration::from_secs(40), Duration::ZERO);
+    assert_eq!((bucket.depth(), bucket.tokens()), (440, 440), "what is left stays left");
     bucket.learn_depth(0, Duration::ZERO, Duration::ZERO);
-    assert_eq!(bucket.depth(), 100, "full again at once says nothing");
+    assert_eq!(bucket.depth(), 440, "full again at once says nothing");
+    bucket.learn_depth(0, Duration::from_millis(1), Duration::ZERO);
+    assert_eq!(bucket.depth(), 220, "at most half at a time");
+    (0..100).for_each(|_| bucket.learn_depth(0, Duration::from_millis(1), Duration::ZERO));
+    assert_eq!(bucket.depth(), 9, "and never less than nine tenths of a second");
 }
 
 #[test]

@@ -1,75 +1,123 @@
-//! Calls in flight while a provider says that it is overloaded (529, 503): additive increase, multiplicative decrease.
+//! Calls in flight while a provider says that it is overloaded (529, 503): additive increase, multiplicative decrease,
+//! but only where easing off helps.
 //!
-//! The aim is not to find the provider's capacity, of which one caller is a small part, but never to answer overload
-//! with more load: what retries would add to the calls in flight is held back, and the limit never falls below what was
-//! in flight when the episode began. Going lower was tried: of a provider that turns away 70 % of the calls whatever we
-//! do, a limit that may fall to one leaves a fraction of what plain retries reach (`docs/admission.md` has the table).
+//! A provider that turns away what it cannot take at once gets better when fewer calls are in flight. One that is
+//! overloaded by everybody else does not, and a limit that follows its every 529 ends at one: of a provider that turns
+//! away 70 % whatever we do, that leaves a fraction of what plain retries reach. So it is tried out: the share that is
+//! turned away is measured, calls in flight are cut to 0.7 for some calls, and if the share has not fallen by a quarter
+//! the cut is taken back for a minute. Where it has, it is cut again as long as that helps, and then grows step by step.
+//! A call counts by when it was sent, and as taken when its first token comes: refusals are told at once and answers end
+//! late, so that counting by ends would see every cut help.
 //!
-//! One decrease per congestion event: ten calls turned away together are one event. Source of the rule and its numbers:
-//! Netflix concurrency-limits, `AIMDLimit`, and throttle-net 2.0; decrease as in AWS's adaptive retry mode (0.7).
+//! Sources: the increase by one per limit of answers as in Netflix concurrency-limits (`AIMDLimit`); one decrease per
+//! congestion event as in throttle-net 2.0, an event here being a measured share; the factor 0.7 of AWS's adaptive retry
+//! mode.
 
 use std::time::Duration;
 
 use crate::Timestamp;
 
-/// Overloads closer together than this are one event.
-const EVENT: Duration = Duration::from_secs(1);
-/// So long without one, and the episode is over.
-const HEALTHY: Duration = Duration::from_secs(60);
-/// Tenths that remain of the limit after an event.
-const DECREASE: u32 = 7;
+/// So long without one, and the episode is over; so long, and easing that did not help is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Outcomes that a share is measured over.
+const OUTCOMES: u32 = 50;
+/// Percent of turned-away calls below which nothing is tried.
+const WORTH_TRYING: u32 = 10;
 
-#[derive(Debug, Default)]
-pub(crate) struct Ease {
-    episode: Option<Episode>,
+/// What is known of the overload.
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Nothing is cut; the share is measured.
+    Watching,
+    /// Cut for a few outcomes. `before`: the share turned away until then, in percent.
+    Trying { limit: u32, before: u32 },
+    /// It helped: grows with the answers. `last`: the last overload.
+    Easing { limit: u32, answers: u32, last: Timestamp },
+    /// It did not.
+    Useless { until: Timestamp },
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Episode {
-    limit: u32,
-    /// What was in flight when it began: the limit never falls below.
-    floor: u32,
-    /// Answers since the limit last changed.
-    answers: u32,
-    last: Timestamp,
+#[derive(Debug)]
+pub(crate) struct Ease {
+    state: State,
+    /// Of the calls sent since then.
+    since: Timestamp,
+    taken: u32,
+    turned_away: u32,
+}
+
+impl Default for Ease {
+    fn default() -> Self {
+        Self { state: State::Watching, since: Timestamp::ZERO, taken: 0, turned_away: 0 }
+    }
 }
 
 impl Ease {
-    /// The cap now, if there is an episode.
+    /// The cap now, if there is one.
     pub(crate) fn limit(&self) -> Option<u32> {
-        self.episode.map(|episode| episode.limit)
+        match self.state {
+            State::Trying { limit, .. } | State::Easing { limit, .. } => Some(limit),
+            State::Watching | State::Useless { .. } => None,
+        }
     }
 
-    /// A call was turned away. `in_flight`: beside it.
-    pub(crate) fn overloaded(&mut self, in_flight: u32, now: Timestamp) {
-        let Some(episode) = &mut self.episode else {
-            let floor = in_flight.saturating_add(1);
-            self.episode = Some(Episode { limit: floor, floor, answers: 0, last: now });
+    /// A call that was sent then was turned away. `in_flight`: beside it.
+    pub(crate) fn overloaded(&mut self, in_flight: u32, sent: Timestamp, now: Timestamp) {
+        self.turned_away += u32::from(sent >= self.since);
+        if let State::Easing { last, .. } = &mut self.state {
+            *last = now;
+        }
+        self.judge(in_flight.saturating_add(1), now);
+    }
+
+    /// A call that was sent then was taken: its answer begins. `in_flight`: beside it.
+    pub(crate) fn taken(&mut self, in_flight: u32, sent: Timestamp, now: Timestamp) {
+        self.taken += u32::from(sent >= self.since);
+        if let State::Easing { limit, answers, last } = &mut self.state {
+            if now.saturating_since(*last) >= AGAIN {
+                *self = Self { since: now, ..Self::default() };
+                return;
+            }
+            // More is allowed only where the limit binds.
+            if in_flight.saturating_add(1) >= *limit {
+                *answers += 1;
+                if *answers >= *limit {
+                    (*answers, *limit) = (0, limit.saturating_add(1));
+                }
+            }
+        }
+        self.judge(in_flight.saturating_add(1), now);
+    }
+
+    /// Once enough outcomes have come: is it worth a try, or did the try help?
+    fn judge(&mut self, in_flight: u32, now: Timestamp) {
+        if let State::Useless { until } = self.state
+            && now >= until
+        {
+            *self = Self { since: now, ..Self::default() };
+        }
+        let outcomes = self.taken + self.turned_away;
+        if outcomes < OUTCOMES {
             return;
+        }
+        let share = self.turned_away * 100 / outcomes;
+        self.state = match self.state {
+            State::Watching if share >= WORTH_TRYING => {
+                State::Trying { limit: cut(in_flight), before: share }
+            }
+            State::Trying { before, .. } if share * 4 > before * 3 => State::Useless { until: now + AGAIN },
+            State::Trying { limit, .. } | State::Easing { limit, .. } if share >= WORTH_TRYING => {
+                State::Trying { limit: cut(limit), before: share }
+            }
+            State::Trying { limit, .. } => State::Easing { limit, answers: 0, last: now },
+            state => state,
         };
-        if now.saturating_since(episode.last) >= EVENT {
-            episode.limit =
-                (episode.limit / 10 * DECREASE + episode.limit % 10 * DECREASE / 10).max(episode.floor);
-            episode.answers = 0;
-            episode.last = now;
-        }
+        (self.taken, self.turned_away, self.since) = (0, 0, now);
     }
+}
 
-    /// A call was answered: after as many answers as the limit, and only while it binds, one more is allowed.
-    pub(crate) fn answered(&mut self, in_flight: u32, now: Timestamp) {
-        let Some(episode) = &mut self.episode else { return };
-        if now.saturating_since(episode.last) >= HEALTHY {
-            self.episode = None;
-            return;
-        }
-        if in_flight.saturating_add(1) < episode.limit {
-            return;
-        }
-        episode.answers += 1;
-        if episode.answers >= episode.limit {
-            (episode.answers, episode.limit) = (0, episode.limit.saturating_add(1));
-        }
-    }
+fn cut(limit: u32) -> u32 {
+    (u64::from(limit) * 7 / 10).max(1) as u32
 }
 
 #[cfg(test)]
@@ -80,44 +128,70 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    #[test]
-    fn an_episode_begins_with_what_was_in_flight_and_ends_after_a_healthy_minute() {
+    /// A caller that wants `wanted` calls in flight, against a provider that turns away what is more than `takes`, or every
+    /// third whatever we do if `takes` is zero. The mean of the last half.
+    fn settles(wanted: u32, takes: u32) -> u32 {
         let mut ease = Ease::default();
-        assert_eq!(ease.limit(), None);
-        ease.overloaded(19, at(0));
-        assert_eq!(ease.limit(), Some(20));
-        ease.answered(3, at(59_999));
-        assert_eq!(ease.limit(), Some(20));
-        ease.answered(3, at(60_000));
-        assert_eq!(ease.limit(), None);
-    }
-
-    #[test]
-    fn the_limit_grows_by_one_for_as_many_answers_while_it_binds() {
-        let mut ease = Ease::default();
-        ease.overloaded(3, at(0));
-        (0..3).for_each(|_| ease.answered(3, at(10)));
-        assert_eq!(ease.limit(), Some(4));
-        ease.answered(3, at(10));
-        assert_eq!(ease.limit(), Some(5));
-        (0..100).for_each(|_| ease.answered(1, at(10)));
-        assert_eq!(ease.limit(), Some(5), "nobody needs more");
-    }
-
-    #[test]
-    fn what_grew_is_taken_back_once_per_event_and_never_below_the_beginning() {
-        let mut ease = Ease::default();
-        ease.overloaded(9, at(0));
-        for _ in 0..10 {
-            let limit = ease.limit().expect("an episode");
-            (0..limit).for_each(|_| ease.answered(limit, at(10)));
+        let (mut sum, mut count) = (0, 0);
+        for step in 0..20_000_u64 {
+            let now = at(step * 50);
+            let in_flight = wanted.min(ease.limit().unwrap_or(u32::MAX));
+            let turned_away = match takes {
+                0 => step.is_multiple_of(3),
+                _ => step * 37 % u64::from(in_flight) >= u64::from(takes),
+            };
+            if turned_away {
+                ease.overloaded(in_flight - 1, now, now);
+            } else {
+                ease.taken(in_flight - 1, now, now);
+            }
+            if step >= 10_000 {
+                sum += in_flight;
+                count += 1;
+            }
         }
-        assert_eq!(ease.limit(), Some(20));
-        (0..10).for_each(|_| ease.overloaded(19, at(1_000)));
-        assert_eq!(ease.limit(), Some(14));
-        ease.overloaded(13, at(2_000));
-        assert_eq!(ease.limit(), Some(10));
-        ease.overloaded(9, at(3_000));
-        assert_eq!(ease.limit(), Some(10));
+        sum / count
+    }
+
+    #[test]
+    fn where_it_helps_the_limit_settles_around_what_the_provider_takes() {
+        let settled = settles(100, 40);
+        assert!((30..=60).contains(&settled), "{settled}");
+    }
+
+    #[test]
+    fn where_it_does_not_help_nothing_is_held_back_for_long() {
+        let settled = settles(100, 0);
+        assert!(settled >= 95, "{settled}");
+    }
+
+    #[test]
+    fn a_lone_overload_changes_nothing() {
+        let mut ease = Ease::default();
+        ease.overloaded(0, at(0), at(0));
+        (0..100).for_each(|_| ease.taken(50, at(10), at(10)));
+        assert_eq!(ease.limit(), None);
+    }
+
+    #[test]
+    fn an_episode_ends_after_a_healthy_minute() {
+        let mut ease = Ease::default();
+        (0..50).for_each(|_| ease.overloaded(9, at(0), at(0)));
+        assert_eq!(ease.limit(), Some(7), "a try");
+        (0..50).for_each(|_| ease.taken(3, at(10), at(10)));
+        assert_eq!(ease.limit(), Some(7), "it helped");
+        ease.taken(3, at(60_010), at(60_010));
+        assert_eq!(ease.limit(), None);
+    }
+
+    #[test]
+    fn what_was_sent_before_a_try_says_nothing_of_it() {
+        let mut ease = Ease::default();
+        (0..50).for_each(|_| ease.overloaded(99, at(0), at(1_000)));
+        assert_eq!(ease.limit(), Some(70));
+        (0..500).for_each(|_| ease.taken(50, at(500), at(2_000)));
+        assert_eq!(ease.limit(), Some(70), "long answers that began before");
+        (0..50).for_each(|_| ease.overloaded(50, at(2_000), at(2_350)));
+        assert_eq!(ease.limit(), None, "it did not help");
     }
 }

@@ -61,7 +61,12 @@ impl RateLimiter {
         };
         let fresh = TokenBucket::new(limit, self.config.burst, margin, now);
         let surprising = tighter || spent;
-        model.observe(dimension, News { hint, moved, fresh, surprising, margin }, &mut self.edition, now);
+        model.observe(
+            dimension,
+            News { hint, moved, fresh, surprising, learns: self.config.learn_burst && hint.limit == Some(limit), margin },
+            &mut self.edition,
+            now,
+        );
         // The provider-wide level may follow upward only where the header speaks of that very limit, and of all that
         // we send: with a second model in play, one model's remainder says nothing about the whole.
         if self.sole == Some(Some(slot)) && hint.limit.is_some() && hint.limit == configured {

@@ -32,7 +32,7 @@ pub(crate) struct ModelState {
     /// What calls of this model have moved lately; there once one was let go.
     pub(crate) tide: Option<Box<Tide>>,
     /// Output tokens that the calls in flight are expected to be charged beyond their reservations.
-    pub(crate) due: i64,
+    pub(crate) due: i128,
     /// Throttled until then.
     pub(crate) paused_until: Timestamp,
     /// Its own quota is spent until then.
@@ -69,6 +69,8 @@ pub(crate) struct News {
     pub(crate) fresh: TokenBucket,
     /// Is it less than we thought? Without that nothing new is watched.
     pub(crate) surprising: bool,
+    /// May a depth be learned: is it of that very limit?
+    pub(crate) learns: bool,
     /// Kept back when a level is raised or a depth is learned.
     pub(crate) margin: Duration,
 }
@@ -148,7 +150,7 @@ impl ModelState {
         self.in_flight = self.in_flight.saturating_add(1);
         self.reserved = self.reserved.plus(cost);
         self.tide.get_or_insert_default().take(cost, now);
-        self.due = self.due.saturating_add(load.due());
+        self.due += load.due();
         if let Some(own) = &mut self.limits {
             own.quotas.take(cost);
         }
@@ -159,7 +161,7 @@ impl ModelState {
 
     /// Follows what the headers showed of one dimension.
     pub(crate) fn observe(&mut self, dimension: Dimension, news: News, edition: &mut u32, now: Timestamp) {
-        let News { hint, moved, fresh, surprising, margin } = news;
+        let News { hint, moved, fresh, surprising, learns, margin } = news;
         let Some(place) = slot(dimension) else { return };
         if let Some(observed) = &mut self.observed
             && !observed.quotas.expire(&observed.until, now)
@@ -185,7 +187,7 @@ impl ModelState {
             // flowed in since the count may be gone already.
             let moved = Moved { elapsed: Duration::ZERO, ..moved };
             bucket.follow(remaining, &moved, in_flight, margin, !paused);
-            if let Some(reset) = hint.reset {
+            if let Some(reset) = hint.reset.filter(|_| learns) {
                 bucket.learn_depth(remaining, reset, margin);
             }
         }
@@ -229,7 +231,7 @@ impl ModelState {
     pub(crate) fn release(&mut self, load: Load) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.reserved = self.reserved.less(load.reserve);
-        self.due = self.due.saturating_sub(load.due());
+        self.due -= load.due();
     }
 }
 

@@ -70,9 +70,8 @@ impl Load {
     }
 
     /// Output tokens to be charged beyond the reservation; negative: to be given back.
-    pub(crate) fn due(self) -> i64 {
-        let signed = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
-        signed(self.output).saturating_sub(signed(self.reserve.output))
+    pub(crate) fn due(self) -> i128 {
+        i128::from(self.output) - i128::from(self.reserve.output)
     }
 
     /// Undoes [`Load::plus`]; see [`Cost::less`].
@@ -272,7 +271,7 @@ impl Quotas {
     /// While a queue is worked off, as much is outstanding at its end as one call's length of traffic carries. Only
     /// what is outstanding now beyond that comes in (or goes out) during the wait, and of a wait shorter than a call
     /// only that part of it.
-    pub(crate) fn foresee(&mut self, ahead: Load, newcomer: Load, due: i64, hold: u64) {
+    pub(crate) fn foresee(&mut self, ahead: Load, newcomer: Load, due: i128, hold: u64) {
         let net = ahead.net();
         let all = ahead.plus(newcomer);
         let later = i128::from(all.output) - i128::from(all.reserve.output);

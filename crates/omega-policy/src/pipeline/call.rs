@@ -24,7 +24,8 @@ impl TenantId {
     pub const NONE: Self = Self(0);
 }
 
-/// How urgent a call is: while calls wait, those of a higher priority go first.
+/// How urgent a call is: while calls wait, those of a higher priority go first. A class that was passed over for long gets
+/// a turn now and then ([`LimiterConfig::aging`](crate::LimiterConfig)), so that none is starved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Priority {
@@ -116,8 +117,8 @@ pub struct Permit {
     pub(super) model: ModelId,
     pub(super) slot: usize,
     pub(super) tenant: TenantId,
-    /// What it was counted for between tenants.
-    pub(super) service: u64,
+    /// In which busy period, and for how much, it was counted between tenants.
+    pub(super) counted: Option<(u64, u64)>,
     /// Is it a call's first attempt?
     pub(super) first_try: bool,
     pub(super) breaker: crate::breaker::BreakerPermit,

@@ -16,7 +16,7 @@ impl Pipeline {
         if self.queue.is_empty() {
             return false;
         }
-        let rank = self.queue.rank(call.priority, call.tenant, call.arrived, now);
+        let rank = self.queue.rank(call.priority, call.tenant, call.arrived.min(now));
         self.queue.is_behind(slot, &rank, now)
             || self.next_in_turn(now).is_some_and(|(first, _)| first < rank)
     }
@@ -77,7 +77,7 @@ impl Pipeline {
             first_try: call.attempts == 0,
             stays: self.breakers.queues_when_open() && !call.alternative,
         };
-        Admission::Queued(self.queue.push(waiter))
+        Admission::Queued(self.queue.push(waiter, now))
     }
 
     /// When a newcomer would be served behind those who wait, as far as quota decides.
@@ -92,14 +92,19 @@ impl Pipeline {
         let ahead = self.queue.ahead(
             call.priority,
             call.tenant,
-            |lane, head| {
-                lane == slot
-                    || self.limiter.model_available(lane, head.load.reserve).is_some_and(|at| at <= now)
-            },
+            |lane, head| self.stands_ahead(lane, head, slot, now),
             now,
         );
-        let own = self.queue.ahead_in_lane(slot, call.priority);
+        let own = self.queue.ahead(call.priority, call.tenant, |lane, _| lane == slot, now);
         self.limiter.served_at(slot, load, ahead, own, now)
+    }
+
+    /// Do the waiters of this lane take quota before a newcomer of `slot`? Its own do; others only while neither their
+    /// circuit nor their model's limits hold them back.
+    fn stands_ahead(&self, lane: usize, head: &Waiter, slot: usize, now: Timestamp) -> bool {
+        lane == slot
+            || (self.breakers.look(lane, now) == Gate::Pass
+                && self.limiter.model_available(lane, head.load.reserve).is_some_and(|at| at <= now))
     }
 
     /// The exact moment at which a newcomer of a short queue would be served, and what it would wait for.
@@ -108,11 +113,8 @@ impl Pipeline {
             return None;
         }
         let waiting = self.queue.first_come()?;
-        let free = |waiter: &Waiter| {
-            waiter.slot == slot
-                || self.limiter.model_available(waiter.slot, waiter.load.reserve).is_some_and(|at| at <= now)
-        };
-        let ahead = waiting.iter().filter(|waiter| free(waiter)).map(|waiter| waiter.load.reserve);
+        let ahead = waiting.iter().filter(|waiter| self.stands_ahead(waiter.slot, waiter, slot, now));
+        let ahead = ahead.map(|waiter| waiter.load.reserve);
         let own = waiting.iter().filter(|waiter| waiter.slot == slot).map(|waiter| waiter.load.reserve);
         Some(self.limiter.rehearse(slot, load.reserve, ahead, own, now))
     }
@@ -147,7 +149,7 @@ impl Pipeline {
             .collect();
         for (slot, why) in shut {
             let kept_until = match why {
-                Rejection::CircuitOpen { retry_at } => Some(retry_at),
+                Rejection::CircuitOpen { retry_at } if self.breakers.queues_when_open() => Some(retry_at),
                 _ => None,
             };
             let goes = |waiter: &Waiter| kept_until.is_none_or(|at| !waiter.stays || waiter.deadline < at);
@@ -158,7 +160,7 @@ impl Pipeline {
                 _ => self.limiter.refused_total += tickets.len() as u64,
             }
             tickets.into_iter().for_each(|ticket| self.queue.refuse(ticket, why.clone()));
-            if let Some(until) = kept_until.filter(|_| self.breakers.queues_when_open()) {
+            if let Some(until) = kept_until {
                 self.queue.note_shut(slot, until);
             }
         }
@@ -188,8 +190,11 @@ impl Pipeline {
                     (self.limiter.slot_expected(self.queue.len(), now), Dimension::Concurrency)
                 });
             if earliest <= now {
-                let ahead = self.queue.ahead(waiter.priority, waiter.tenant, |_, _| true, now);
-                (earliest, dimension) = self.limiter.served_at(waiter.slot, waiter.load, ahead, ahead, now);
+                let slot = waiter.slot;
+                let counts = |lane: usize, head: &Waiter| self.stands_ahead(lane, head, slot, now);
+                let ahead = self.queue.ahead(waiter.priority, waiter.tenant, counts, now);
+                let own = self.queue.ahead(waiter.priority, waiter.tenant, |lane, _| lane == slot, now);
+                (earliest, dimension) = self.limiter.served_at(slot, waiter.load, ahead, own, now);
             }
             let earliest = earliest.max(self.limiter.provider_paused_until());
             self.limiter.refused_total += 1;

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::{load, load_with, problem, setting};
-use crate::{Arguments, Config, Environment, FileChoice, Origin, Sources};
+use crate::{Arguments, Config, Environment, FileChoice, Origin, Preset, Sources};
 
 #[test]
 fn each_source_wins_over_the_weaker_ones() {
@@ -262,5 +262,41 @@ fn no_sources_at_all_is_the_default_configuration() {
     assert!(loaded.warnings.is_empty());
     for setting in &loaded.settings {
         assert_eq!(setting.origin, Origin::Default, "{}", setting.path);
+    }
+}
+
+#[test]
+fn a_preset_sets_what_nobody_gave_and_what_was_given_wins_wherever_it_comes_from() {
+    let loaded = load("preset: adaptive\n", &[]).unwrap();
+    let breaker = &loaded.config.breaker;
+    assert_eq!((breaker.timeout, breaker.queue_when_open), (Duration::from_secs(5), true));
+    assert_eq!(loaded.config.max_retries, 8);
+    assert!(loaded.config.providers().all(|provider| provider.limits.ease_off));
+    assert!(loaded.config.pipeline("a server nobody named").limiter.pace_unknown);
+    assert_eq!(loaded.warnings, Vec::<String>::new());
+
+    let yaml = "circuit_breaker:\n  timeout_seconds: 40\n";
+    let loaded = load(yaml, &[("OMEGA_PRESET", "adaptive"), ("OMEGA_MAX_RETRIES", "2")]).unwrap();
+    assert_eq!(
+        loaded.config.breaker.timeout,
+        Duration::from_secs(40),
+        "the file is weaker, and still explicit"
+    );
+    assert_eq!((loaded.config.max_retries, loaded.config.breaker.failure_threshold), (2, 10));
+    let [warning] = loaded.warnings.as_slice() else { panic!("{:?}", loaded.warnings) };
+    assert!(warning.contains("OMEGA_PRESET") && warning.contains("and 1 more"), "{warning}");
+}
+
+#[test]
+fn the_preset_spec_is_the_default() {
+    let mut config = Config::default();
+    config.apply(Preset::Adaptive);
+    config.apply(Preset::Spec);
+    let spec = Config::default();
+    assert_eq!(config.breaker, spec.breaker);
+    assert_eq!((config.max_retries, &config.backoff), (spec.max_retries, &spec.backoff));
+    assert_eq!((&config.retry_budget, &config.streaming), (&spec.retry_budget, &spec.streaming));
+    for (ours, plain) in config.providers().zip(spec.providers()) {
+        assert_eq!((&ours.limits, &ours.streaming), (&plain.limits, &plain.streaming));
     }
 }

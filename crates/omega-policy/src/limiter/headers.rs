@@ -63,7 +63,14 @@ impl RateLimiter {
         let surprising = tighter || spent;
         model.observe(
             dimension,
-            News { hint, moved, fresh, surprising, learns: self.config.learn_burst && hint.limit == Some(limit), margin },
+            News {
+                hint,
+                moved,
+                fresh,
+                surprising,
+                learns: self.config.learn_burst && hint.limit == Some(limit),
+                margin,
+            },
             &mut self.edition,
             now,
         );

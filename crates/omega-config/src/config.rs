@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use omega_policy::{
     Backoff, BreakerConfig, BudgetConfig, LimiterConfig, ModelLimits, PipelineConfig, RetryConfig,
+    TokenLimits,
 };
 use secrecy::SecretString;
 
@@ -92,7 +93,16 @@ impl Config {
                 self.preset.limit(&mut unnamed);
                 unnamed
             },
-            |settings| settings.limits.clone(),
+            |settings| match settings.auto_limits {
+                // What headers show binds each model by itself; until they do, 429s are followed.
+                true => LimiterConfig {
+                    requests_per_minute: None,
+                    tokens: TokenLimits::Total(None),
+                    pace_unknown: true,
+                    ..settings.limits.clone()
+                },
+                false => settings.limits.clone(),
+            },
         );
         limiter.enabled = limiter.enabled && self.rate_limiting;
         PipelineConfig {

@@ -34,6 +34,8 @@ pub struct ProviderSettings {
     pub streaming: StreamClocks,
     /// Its limits. [`Config::pipeline`](crate::Config::pipeline) adds the common switch.
     pub limits: LimiterConfig,
+    /// Take the limits that the provider's headers show, for each model, instead of the configured ones.
+    pub auto_limits: bool,
     /// Limits of single models, inside the provider's.
     pub model_limits: BTreeMap<String, ModelLimits>,
     /// The variable its key is read from, where the configuration names one (`api_key_env`).
@@ -71,6 +73,7 @@ impl ProviderSettings {
             max_wait: Duration::from_secs(30),
             streaming: StreamClocks::default(),
             limits: LimiterConfig::default(),
+            auto_limits: false,
             model_limits: BTreeMap::new(),
             api_key_env: None,
             tier: None,

@@ -8,13 +8,20 @@ use crate::config::Config;
 use crate::provider::Tier;
 use crate::value::{Kind, Value};
 
-pub(super) static KEYS: [Key; 20] = [
+pub(super) static KEYS: [Key; 21] = [
     Key::new(
         "rate_limiting.enabled",
         Kind::Switch,
         "The switch of every limiter. Off: nothing waits, everything is still counted.",
         |c, _| Value::Switch(c.rate_limiting),
         |c, _, v| c.rate_limiting = v.on(),
+    ),
+    Key::new(
+        "rate_limiting.<provider>.limits",
+        Kind::Word(&["configured", "auto"]),
+        "`auto`: instead of the requests and tokens per minute below, take for each model what the provider's limit headers show; until they show any, follow 429s.",
+        |c, p| Value::word_of(&provider(c, p).auto_limits, &WHENCE),
+        |c, p, v| edit(c, p).auto_limits = v.chosen(&WHENCE),
     ),
     // Before the explicit limits, which override it.
     Key::new(
@@ -182,6 +189,8 @@ pub(super) static KEYS: [Key; 20] = [
 /// Far above any quota that is sold, far below what would overflow anything.
 const PER_MINUTE: Kind = count(1, 1_000_000_000_000);
 const CONCURRENT: Kind = count(1, 1_000_000);
+
+const WHENCE: [(&str, bool); 2] = [("configured", false), ("auto", true)];
 
 pub(crate) const TIERS: [(&str, Tier); 4] =
     [("free", Tier::Free), ("tier1", Tier::Tier1), ("tier2", Tier::Tier2), ("tier3", Tier::Tier3)];

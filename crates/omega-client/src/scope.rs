@@ -7,31 +7,30 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use omega_policy::{
-    Admission, BreakerState, Call, Chance, Event, FirstTokens, ModelId, Outcome, Permit, Pipeline, QuotaHint,
-    Rejection, Spent, Stats, TenantId, Ticket, Timestamp, Usage, Verdict,
+    Admission, BreakerState, Call, Event, ModelId, Permit, Pipeline, Rejection, Spent, Stats, TenantId,
+    Timestamp,
 };
-use omega_protocol::{Calibration, InputEstimate};
+use omega_protocol::InputEstimate;
 use tokio::sync::broadcast;
-use tokio::time::Sleep;
 
 use crate::clock::Clock;
 use crate::events::{ClientEvent, TransitionEvent};
 use crate::registry::Models;
 use crate::telemetry;
 
-/// How much later than the head the second waiter looks at the clock. Long enough that a live head is always first,
-/// short enough that nobody notices when it is not.
-const BACKSTOP: Duration = Duration::from_millis(50);
-/// A head whose next moment moves forward by less is not woken for it.
-const WORTH_WAKING: Duration = Duration::from_millis(1);
+pub(crate) use held::Held;
+pub(crate) use place::Place;
+use state::{Noted, State, WORTH_WAKING};
+
+mod held;
+mod place;
+mod state;
 
 /// The layers of one provider, and everybody who waits for them.
 pub(crate) struct Scope {
@@ -75,50 +74,6 @@ impl Counters {
             _ => &self.limit_refused,
         });
     }
-}
-
-struct State {
-    pipeline: Pipeline,
-    models: Models,
-    learned: Vec<Learned>,
-    /// Those who wait, each with the waker of its last poll.
-    waiting: BTreeMap<Ticket, Option<Waker>>,
-    /// Those who were served and have not looked yet.
-    served: HashMap<Ticket, Result<Permit, Rejection>>,
-    /// Who watches the clock, and until when.
-    head: Option<(Ticket, Option<Timestamp>)>,
-    backstop: Option<Ticket>,
-    wakes: Vec<Waker>,
-    /// Wakers of nobody any more. Like the others they leave the lock first: dropping one may drop a task.
-    discarded: Vec<Waker>,
-    circuits: HashMap<Option<ModelId>, Circuit>,
-    /// Models whose own quota is spent, and until when.
-    blocked: HashMap<ModelId, Timestamp>,
-    events: VecDeque<Noted>,
-    /// Somebody is telling events; whoever adds more leaves them to it, so that they are told in order.
-    telling: bool,
-}
-
-/// What the answers of one model have taught.
-#[derive(Default)]
-struct Learned {
-    first_tokens: FirstTokens,
-    calibration: Calibration,
-}
-
-/// What the last event said of a circuit.
-#[derive(Clone, Copy, Default)]
-struct Circuit {
-    state: BreakerState,
-    /// Until when it refuses.
-    until: Timestamp,
-}
-
-/// An event with what its wording needs.
-struct Noted {
-    event: Event,
-    model: Option<String>,
-    from: BreakerState,
 }
 
 /// The answer to [`Scope::admit`].
@@ -436,317 +391,4 @@ impl fmt::Debug for Scope {
 /// The clock's origin is the client's start.
 fn since_start(at: Timestamp) -> Duration {
     at.saturating_since(Timestamp::ZERO)
-}
-
-impl State {
-    /// Serves those whose turn has come, and sees to it that somebody watches the clock for the rest.
-    fn advance(&mut self, now: Timestamp) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        while let Some((ticket, result)) = self.pipeline.poll_granted(now) {
-            match self.waiting.remove(&ticket) {
-                Some(waker) => {
-                    self.served.insert(ticket, result);
-                    self.wakes.extend(waker);
-                }
-                // Its waiter left before its turn; what came all the same goes back.
-                None => {
-                    if let Ok(permit) = result {
-                        self.pipeline.cancel(permit, Spent::Nothing, now);
-                    }
-                }
-            }
-        }
-        self.appoint_watchers();
-    }
-
-    /// Wakes the head and the backstop if they have changed, or if the head must look earlier than it thinks.
-    fn appoint_watchers(&mut self) {
-        let head = self.pipeline.head().map(|ticket| (ticket, self.pipeline.next_timeout()));
-        let earlier = match (self.head, head) {
-            (Some((was, at)), Some((is, next))) if was == is => match (at, next) {
-                (Some(at), Some(next)) => next + WORTH_WAKING < at,
-                (None, Some(_)) => true,
-                (_, None) => false,
-            },
-            (_, head) => head.is_some(),
-        };
-        if earlier && let Some((ticket, _)) = head {
-            self.wake(ticket);
-        }
-        self.head = head;
-        let second =
-            self.waiting.keys().find(|ticket| head.is_none_or(|(head, _)| **ticket != head)).copied();
-        // The second counts from the head's next moment, so it must hear of an earlier one too.
-        if earlier || second != self.backstop {
-            self.backstop = second;
-            if let Some(ticket) = second {
-                self.wake(ticket);
-            }
-        }
-    }
-
-    fn wake(&mut self, ticket: Ticket) {
-        let waker = self.waiting.get_mut(&ticket).and_then(Option::take);
-        self.wakes.extend(waker);
-    }
-
-    /// What has become of a waiter, or when it must look again.
-    fn look(&mut self, ticket: Ticket, call: &Call, until: Timestamp, waker: &Waker, now: Timestamp) -> Look {
-        self.advance(now);
-        if let Some(result) = self.served.remove(&ticket) {
-            return Look::Served(result);
-        }
-        if now >= until {
-            self.discarded.extend(self.waiting.remove(&ticket).flatten());
-            self.pipeline.leave(ticket, now);
-            return Look::Served(self.refusal(call, now));
-        }
-        let (head, next) = self.head.map_or((None, None), |(head, next)| (Some(head), next));
-        let watch = match next {
-            Some(next) if head == Some(ticket) => next,
-            Some(next) if self.backstop == Some(ticket) => next + BACKSTOP,
-            _ => Timestamp::MAX,
-        };
-        // A timer that is already due would be polled again at once, without end; a millisecond is a timer's grain.
-        let watch = watch.max(now + WORTH_WAKING);
-        let slot = self.waiting.entry(ticket).or_default();
-        if !slot.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            self.discarded.extend(slot.replace(waker.clone()));
-        }
-        Look::Wait { until: watch.min(until) }
-    }
-
-    /// Why a waiter whose time is up is not served: asked anew without any time to wait, the pipeline says when it
-    /// could be. (Should a permit be free just now, it is taken.)
-    fn refusal(&mut self, call: &Call, now: Timestamp) -> Result<Permit, Rejection> {
-        let hasty = Call { admit_by: now, attempts: 0, ..call.clone() };
-        match self.pipeline.admit(&hasty, now) {
-            Admission::Granted(permit) => Ok(permit),
-            Admission::Rejected(rejection) => Err(rejection),
-            Admission::Queued(ticket) => {
-                self.pipeline.leave(ticket, now);
-                Err(Rejection::QueueFull { earliest: now })
-            }
-        }
-    }
-
-    /// Gives up a place, or the permit that had come for it.
-    fn leave(&mut self, ticket: Ticket, now: Timestamp) {
-        match self.served.remove(&ticket) {
-            Some(Ok(permit)) => self.pipeline.cancel(permit, Spent::Nothing, now),
-            Some(Err(_)) => {}
-            None => {
-                if let Some(waker) = self.waiting.remove(&ticket) {
-                    self.discarded.extend(waker);
-                    self.pipeline.leave(ticket, now);
-                }
-            }
-        }
-    }
-
-    fn learned_of(&mut self, model: ModelId) -> &mut Learned {
-        let index = model.0 as usize;
-        if self.learned.len() <= index {
-            self.learned.resize_with(index + 1, Learned::default);
-        }
-        &mut self.learned[index]
-    }
-
-    /// Takes the pipeline's events over. `true` if they are to be told now.
-    fn note_events(&mut self, shut_until: &AtomicU64) -> bool {
-        while let Some(event) = self.pipeline.poll_event() {
-            let (model, became) = match &event {
-                Event::Opened { model, until, .. } => (*model, Some((BreakerState::Open, *until))),
-                Event::HalfOpened { model, .. } => (*model, Some((BreakerState::HalfOpen, Timestamp::ZERO))),
-                Event::Closed { model, .. } => (*model, Some((BreakerState::Closed, Timestamp::ZERO))),
-                Event::ModelBlocked { model, until, .. } => {
-                    self.blocked.insert(*model, *until);
-                    shut_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
-                    (Some(*model), None)
-                }
-                _ => (None, None),
-            };
-            let from = match became {
-                Some((state, until)) => {
-                    shut_until.fetch_max(until.as_nanos(), Ordering::Relaxed);
-                    self.circuits.insert(model, Circuit { state, until }).unwrap_or_default().state
-                }
-                None => BreakerState::default(),
-            };
-            let model = model.map(|model| self.models.name(model).to_owned());
-            self.events.push_back(Noted { event, model, from });
-        }
-        !self.events.is_empty() && !self.telling
-    }
-}
-
-enum Look {
-    Served(Result<Permit, Rejection>),
-    Wait { until: Timestamp },
-}
-
-/// A place in the queue, as a future of its end. Dropped, it is given up, together with a permit that had come for it.
-pub(crate) struct Place {
-    scope: Arc<Scope>,
-    /// `None` once it has ended.
-    ticket: Option<Ticket>,
-    call: Call,
-    until: Timestamp,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Future for Place {
-    type Output = Result<Held, Rejection>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let ticket = this.ticket.expect("a place is not polled after its end");
-        loop {
-            let now = this.scope.clock.now();
-            let until = this.until;
-            let (scope, call) = (&this.scope, &this.call);
-            let seen = scope.decide(now, |state| match state.look(ticket, call, until, cx.waker(), now) {
-                Look::Served(result) => Ok(result.map(|permit| scope.hold(permit))),
-                Look::Wait { until } => Err(until),
-            });
-            match seen {
-                Ok(result) => {
-                    this.ticket = None;
-                    if let Err(rejection) = &result {
-                        scope.counters.refused_by(rejection);
-                    }
-                    return Poll::Ready(result);
-                }
-                Err(until) => {
-                    let at = this.scope.clock.instant(until);
-                    let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-                    if timer.deadline() != at {
-                        timer.as_mut().reset(at);
-                    }
-                    if timer.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Place {
-    /// Gives the place up for a better one: nobody went away.
-    pub(crate) fn leave(mut self) {
-        self.give_up();
-    }
-
-    fn give_up(&mut self) -> bool {
-        let Some(ticket) = self.ticket.take() else { return false };
-        let now = self.scope.clock.now();
-        self.scope.decide(now, |state| state.leave(ticket, now));
-        true
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.give_up() {
-            Counters::add(&self.scope.counters.cancelled);
-        }
-    }
-}
-
-/// A permit in the driver's hands. Dropped, it goes back without a verdict: the caller went away.
-#[must_use = "a permit that is dropped is returned"]
-pub(crate) struct Held {
-    scope: Arc<Scope>,
-    permit: Option<Permit>,
-    /// What was estimated, for its usage to be compared with.
-    input: InputEstimate,
-    spent: Spent,
-    /// Set when the first content comes, for whoever hedges the attempt.
-    begun: Option<Arc<AtomicBool>>,
-}
-
-impl Held {
-    /// Sets `begun` when the first content comes.
-    pub(crate) fn announce(&mut self, begun: &Arc<AtomicBool>) {
-        self.begun = Some(Arc::clone(begun));
-    }
-
-    /// From here on the provider may have work with it.
-    ///
-    /// - `input`: as estimated, not as experience corrects it.
-    pub(crate) fn sent(&mut self, input: InputEstimate) {
-        self.input = input;
-        Counters::add(&self.scope.counters.sent);
-        self.spent = Spent::Sent { seen: None };
-    }
-
-    /// What has been seen of the answer so far.
-    pub(crate) fn saw(&mut self, usage: Usage) {
-        self.spent = Spent::Sent { seen: Some(usage) };
-    }
-
-    /// The first content came, this long after sending.
-    pub(crate) fn first_token(
-        &mut self,
-        model: ModelId,
-        reasons_first: bool,
-        elapsed: Duration,
-        now: Timestamp,
-    ) {
-        if let Some(begun) = &self.begun {
-            begun.store(true, Ordering::Relaxed);
-        }
-        if let Some(permit) = &mut self.permit {
-            self.scope.decide(now, |state| {
-                state.pipeline.first_token(permit, now);
-                state.learned_of(model).first_tokens.record(reasons_first, elapsed);
-            });
-        }
-    }
-
-    /// What the provider's headers said of its quota in the answer to this attempt.
-    pub(crate) fn handle_hint(&self, hint: &QuotaHint, now: Timestamp) {
-        if let Some(permit) = &self.permit {
-            self.scope.decide(now, |state| state.pipeline.handle_hint(permit, hint, now));
-        }
-    }
-
-    /// The attempt ended.
-    pub(crate) fn complete(
-        mut self,
-        call: &mut Call,
-        outcome: &Outcome,
-        now: Timestamp,
-        chance: Chance,
-    ) -> Verdict {
-        let permit = self.permit.take().expect("a held permit is completed once: completing consumes it");
-        self.scope.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.scope.decide(now, |state| {
-            // What shares one number with others says nothing about them.
-            if let Outcome::Success { usage: Some(usage) } = outcome
-                && call.model != ModelId::OTHER
-            {
-                state.learned_of(call.model).calibration.learn(self.input, usage.input_tokens);
-            }
-            state.pipeline.complete(call, permit, outcome, now, chance)
-        })
-    }
-
-    pub(crate) fn scope(&self) -> &Arc<Scope> {
-        &self.scope
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            self.scope.in_flight.fetch_sub(1, Ordering::Relaxed);
-            Counters::add(&self.scope.counters.cancelled);
-            let now = self.scope.clock.now();
-            self.scope.decide(now, |state| state.pipeline.cancel(permit, self.spent, now));
-        }
-    }
 }

@@ -10,6 +10,16 @@ use std::time::Duration;
 use omega_policy::{Chance, Timestamp};
 use tokio::time::Instant;
 
+#[cfg(all(test, any(omega_loom, omega_shuttle)))]
+pub(crate) use simulated::{SimulatedClock, Timer};
+#[cfg(not(all(test, any(omega_loom, omega_shuttle))))]
+pub(crate) use timer::Timer;
+
+#[cfg(all(test, any(omega_loom, omega_shuttle)))]
+mod simulated;
+#[cfg(not(all(test, any(omega_loom, omega_shuttle))))]
+mod timer;
+
 /// The client's source of time.
 ///
 /// Replace it to run the client on a time of your own; [`SystemClock`] is what it uses otherwise.
@@ -22,6 +32,12 @@ pub trait Clock: Send + Sync + 'static {
 
     /// The moment `at` on tokio's clock, for timers.
     fn instant(&self, at: Timestamp) -> Instant;
+
+    /// The clock that a slow check moves: there its timers stand in for tokio's.
+    #[cfg(all(test, any(omega_loom, omega_shuttle)))]
+    fn simulated(&self) -> &SimulatedClock {
+        panic!("where tasks are simulated, time is, too")
+    }
 
     /// When `at` was, on the wall clock, rounded to milliseconds.
     fn date_of(&self, at: Timestamp) -> jiff::Timestamp {

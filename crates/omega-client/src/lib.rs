@@ -43,6 +43,7 @@ mod scope;
 mod send;
 mod stats;
 mod streams;
+mod sync;
 mod telemetry;
 mod tenants;
 mod watch;

@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{self, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -19,9 +19,10 @@ use omega_policy::{
 use omega_protocol::InputEstimate;
 use tokio::sync::broadcast;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timer};
 use crate::events::{ClientEvent, TransitionEvent};
 use crate::registry::Models;
+use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::telemetry;
 
 pub(crate) use held::Held;
@@ -49,22 +50,22 @@ pub(crate) struct Scope {
 /// Counts since the client was built.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) sent: AtomicU64,
-    pub(crate) answered: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) throttled: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) failed_over: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
+    pub(crate) sent: atomic::AtomicU64,
+    pub(crate) answered: atomic::AtomicU64,
+    pub(crate) failed: atomic::AtomicU64,
+    pub(crate) throttled: atomic::AtomicU64,
+    pub(crate) refused: atomic::AtomicU64,
+    pub(crate) failed_over: atomic::AtomicU64,
+    pub(crate) cancelled: atomic::AtomicU64,
     /// Places taken in the queue. Counted here and not read off the pipeline, which also sees the looks at a queue
     /// that no call then joins; so are the two below.
-    pub(crate) queued: AtomicU64,
-    pub(crate) limit_refused: AtomicU64,
-    pub(crate) circuit_refused: AtomicU64,
+    pub(crate) queued: atomic::AtomicU64,
+    pub(crate) limit_refused: atomic::AtomicU64,
+    pub(crate) circuit_refused: atomic::AtomicU64,
 }
 
 impl Counters {
-    pub(crate) fn add(counter: &AtomicU64) {
+    pub(crate) fn add(counter: &atomic::AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -157,7 +158,13 @@ impl Scope {
                 Admission::Queued(ticket) => {
                     state.waiting.insert(ticket, None);
                     let (scope, call) = (Arc::clone(self), call.clone());
-                    Decision::Queued(Place { scope, ticket: Some(ticket), call, until, timer: None })
+                    Decision::Queued(Place {
+                        scope,
+                        ticket: Some(ticket),
+                        call,
+                        until,
+                        timer: Timer::default(),
+                    })
                 }
             }
         });

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use omega_policy::{Call, Rejection, Ticket, Timestamp};
-use tokio::time::Sleep;
+
+use crate::clock::Timer;
 
 use super::state::Look;
 use super::{Counters, Held, Scope};
@@ -18,7 +19,7 @@ pub(crate) struct Place {
     pub(super) ticket: Option<Ticket>,
     pub(super) call: Call,
     pub(super) until: Timestamp,
-    pub(super) timer: Option<Pin<Box<Sleep>>>,
+    pub(super) timer: Timer,
 }
 
 impl Future for Place {
@@ -44,12 +45,7 @@ impl Future for Place {
                     return Poll::Ready(result);
                 }
                 Err(until) => {
-                    let at = this.scope.clock.instant(until);
-                    let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-                    if timer.deadline() != at {
-                        timer.as_mut().reset(at);
-                    }
-                    if timer.as_mut().poll(cx).is_pending() {
+                    if this.timer.poll_at(until, &*this.scope.clock, cx).is_pending() {
                         return Poll::Pending;
                     }
                 }

@@ -1,7 +1,7 @@
 //! What the lock of a scope holds: the pipeline, those who wait for it and those who were served and have not looked yet.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use omega_policy::{
 use omega_protocol::Calibration;
 
 use crate::registry::Models;
+use crate::sync::AtomicU64;
 
 /// How much later than the head the second waiter looks at the clock. Long enough that a live head is always first,
 /// short enough that nobody notices when it is not.
-const BACKSTOP: Duration = Duration::from_millis(50);
+pub(super) const BACKSTOP: Duration = Duration::from_millis(50);
 /// A head whose next moment moves forward by less is not woken for it.
 pub(super) const WORTH_WAKING: Duration = Duration::from_millis(1);
 

@@ -31,6 +31,8 @@ use state::{Noted, State, WORTH_WAKING};
 
 mod held;
 mod place;
+#[cfg(all(test, omega_shuttle))]
+mod schedules;
 mod state;
 
 /// The layers of one provider, and everybody who waits for them.

@@ -29,6 +29,8 @@ pub(crate) use held::Held;
 pub(crate) use place::Place;
 use state::{Noted, State, WORTH_WAKING};
 
+#[cfg(all(test, omega_loom))]
+mod handover;
 mod held;
 mod place;
 #[cfg(all(test, omega_shuttle))]

@@ -36,6 +36,8 @@ mod place;
 #[cfg(all(test, omega_shuttle))]
 mod schedules;
 mod state;
+#[cfg(test)]
+mod tests;
 
 /// The layers of one provider, and everybody who waits for them.
 pub(crate) struct Scope {

@@ -28,7 +28,7 @@ pub(super) struct State {
     pub(super) waiting: BTreeMap<Ticket, Option<Waker>>,
     /// Those who were served and have not looked yet.
     pub(super) served: HashMap<Ticket, Result<Permit, Rejection>>,
-    /// Who watches the clock, and until when.
+    /// Who watches the clock, and until when as it knows.
     pub(super) head: Option<(Ticket, Option<Timestamp>)>,
     pub(super) backstop: Option<Ticket>,
     pub(super) wakes: Vec<Waker>,
@@ -84,11 +84,11 @@ impl State {
                 }
             }
         }
-        self.appoint_watchers();
+        self.appoint_watchers(now);
     }
 
     /// Wakes the head and the backstop if they have changed, or if the head must look earlier than it thinks.
-    fn appoint_watchers(&mut self) {
+    fn appoint_watchers(&mut self, now: Timestamp) {
         let head = self.pipeline.head().map(|ticket| (ticket, self.pipeline.next_timeout()));
         let earlier = match (self.head, head) {
             (Some((was, at)), Some((is, next))) if was == is => match (at, next) {
@@ -101,7 +101,12 @@ impl State {
         if earlier && let Some((ticket, _)) = head {
             self.wake(ticket);
         }
-        self.head = head;
+        // A head that is not woken watches for the moment it knows. That moment stays on record until it has passed, so
+        // that many steps forward which are not worth waking for one by one are worth it together.
+        let watches = self.head.and_then(|(_, at)| at).is_some_and(|at| at > now);
+        if earlier || head.is_none() || !watches {
+            self.head = head;
+        }
         let second =
             self.waiting.keys().find(|ticket| head.is_none_or(|(head, _)| **ticket != head)).copied();
         // The second counts from the head's next moment, so it must hear of an earlier one too.
@@ -135,6 +140,11 @@ impl State {
             self.discarded.extend(self.waiting.remove(&ticket).flatten());
             self.pipeline.leave(ticket, now);
             return Look::Served(self.refusal(call, now));
+        }
+        if let Some((head, next)) = &mut self.head
+            && *head == ticket
+        {
+            *next = self.pipeline.next_timeout();
         }
         let (head, next) = self.head.map_or((None, None), |(head, next)| (Some(head), next));
         let watch = match next {

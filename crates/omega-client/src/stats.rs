@@ -122,6 +122,12 @@ pub struct ProviderDetails {
     pub late_results_total: u64,
     /// Until when the provider asked to be left alone, in RFC 3339.
     pub paused_until: Option<String>,
+    /// How many requests may be sent at once, as far as is known now: less than configured where 429s or headers said so.
+    pub burst_requests: Option<u64>,
+    /// The same of tokens.
+    pub burst_tokens: Option<u64>,
+    /// The cap on calls in flight now: less than configured while the provider is overloaded and easing off helps.
+    pub max_concurrent_now: Option<u32>,
     /// The largest request limit its headers showed, per minute.
     pub observed_max_requests_per_minute: Option<u64>,
     /// The largest token limit its headers showed, per minute.
@@ -208,6 +214,9 @@ fn add(all: &mut ResilienceStats, inner: &Inner, member: &Member) {
             transitions_total: breaker.transitions,
             late_results_total: breaker.late_results,
             paused_until: limiter.paused_until.filter(|until| *until > now).and_then(ahead),
+            burst_requests: limiter.depths.0,
+            burst_tokens: limiter.depths.1,
+            max_concurrent_now: limiter.max_concurrent_now,
             observed_max_requests_per_minute: limiter.observed_limits.0,
             observed_max_tokens_per_minute: limiter.observed_limits.1,
             unusable: member.endpoint().err().map(str::to_owned),

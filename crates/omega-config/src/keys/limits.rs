@@ -100,7 +100,7 @@ pub(super) static KEYS: [Key; 21] = [
     Key::new(
         "rate_limiting.<provider>.depth_margin_seconds",
         seconds(0.0, 60.0),
-        "Quota kept back from a burst against clock and network skew; never so much that less than one request fits.",
+        "Quota kept back from a burst against clock and network skew; at most a tenth of the burst, and never so much that less than one request fits.",
         |c, p| Value::Seconds(provider(c, p).limits.depth_margin),
         |c, p, v| edit(c, p).limits.depth_margin = v.seconds(),
     ),

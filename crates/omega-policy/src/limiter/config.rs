@@ -27,7 +27,7 @@ pub struct LimiterConfig {
     /// Believe in a smaller burst when a 429 comes although there was room, or when headers show one. Never in a larger
     /// one than `burst`. Default `true`.
     pub learn_burst: bool,
-    /// Where no limit is configured or seen, follow 429s with a rate found by trial (CUBIC). Default `false`.
+    /// Where no limit is configured, follow 429s with a rate found by trial (CUBIC). Default `false`.
     pub pace_unknown: bool,
     /// While the provider says that it is overloaded, keep fewer calls in flight, as long as that helps. Default `false`.
     pub ease_off: bool,

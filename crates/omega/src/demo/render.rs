@@ -46,7 +46,7 @@ pub fn plan(plan: &Plan) -> String {
     ));
     text.push_str(
         "\n  The time this machine needs to compute is not compressed: hence stream clocks above the defaults, and a\n  \
-         part of the burst (depth_margin_seconds) that is kept back.\n",
+         client that believes in less than the providers' burst (burst_seconds).\n",
     );
     text
 }

@@ -58,7 +58,7 @@ impl Preset {
 fn breaker() -> BreakerConfig {
     BreakerConfig {
         // Of a provider that fails 30 % of the calls, ten in a row happen once in 170,000; of one that is down they take
-        // as long as ten calls do to arrive. With five, accidental openings cost up to eight points of a brown-out.
+        // as long as ten calls do to arrive. With five, accidental openings cost up to four points of a brown-out.
         failure_threshold: 10,
         // 5, 15, 15 ... seconds: the first probe soon, and no recovery is found later than 15 s after it.
         timeout: Duration::from_secs(5),

@@ -17,7 +17,7 @@ const UNITS: i128 = 60_000_000_000;
 /// No burst is deeper than an hour of quota: keeps every product far inside 128 bits (u64::MAX * an hour is 2^106).
 const BURST_MAX: Duration = Duration::from_secs(3_600);
 
-/// The margin is at most this part of the burst. Measured with the simulator (`docs/simulator.md`): with a burst of one
+/// The margin is at most this part of the burst. Measured with the simulator: with a burst of one
 /// second a margin of half of it costs up to 38 % of what could be answered, a tenth costs nothing and still covers the
 /// jitter of a network.
 const MARGIN_PART: u32 = 10;

@@ -20,7 +20,10 @@ mod contenders;
 const ROUNDS: u32 = 1_000;
 
 /// Instructions that [`ROUNDS`] round trips of ours may take: 5 % above what was last measured (docs/numbers.md).
-const OURS_AT_MOST: u64 = 1_106_000;
+///
+/// It was 1,106,000 before the limiter learned bursts, remembered departures for the headers of late answers, and
+/// queued by class and tenant: each of these is asked on every admission.
+const OURS_AT_MOST: u64 = 1_546_000;
 
 fn rounds(work: impl Fn() -> bool) {
     for _ in 0..ROUNDS {

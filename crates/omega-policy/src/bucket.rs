@@ -56,6 +56,8 @@ pub(crate) struct TokenBucket {
     capacity: i128,
     /// The depth it was configured with: never believed to be deeper.
     depth: i128,
+    /// Full, and for as long as a call that is deeper must wait then. Kept, since every refill asks for it.
+    brim: i128,
     /// For how many nanoseconds the bucket must have been full for a call that is deeper; see [`LAG`].
     lag: u64,
     /// The moment `level` is true of. Lies in the future when a pause keeps the bucket from filling.
@@ -72,8 +74,10 @@ impl TokenBucket {
         let depth = nanos(burst.saturating_sub(margin.min(burst / MARGIN_PART)));
         let deep = i128::from(limit) * i128::from(depth);
         let capacity = if limit == 0 { 0 } else { deep.max(UNITS) };
-        let mut bucket = Self { limit, level: 0, capacity, depth: capacity, lag: LAG, as_of: now.as_nanos() };
-        bucket.level = bucket.brim();
+        let mut bucket =
+            Self { limit, level: 0, capacity, depth: capacity, brim: 0, lag: LAG, as_of: now.as_nanos() };
+        bucket.set_brim();
+        bucket.level = bucket.brim;
         bucket
     }
 
@@ -92,7 +96,7 @@ impl TokenBucket {
         if self.capacity < self.depth {
             self.regrow(elapsed);
         }
-        let brim = self.brim();
+        let brim = self.brim;
         if self.level < brim {
             // Both factors are below 2^64, so the product fits 128 unsigned bits; it is compared before it is signed.
             let gained = u128::from(self.limit) * u128::from(elapsed);
@@ -190,7 +194,10 @@ impl TokenBucket {
         let margin = i128::from(self.limit) * i128::from(nanos(margin.min(BURST_MAX)));
         let certain = units(remaining).saturating_sub(gone).saturating_sub(margin);
         // A provider that has more left than was believed possible is deeper than that.
-        self.capacity = self.capacity.max(certain.min(self.depth));
+        if certain > self.capacity {
+            self.capacity = certain.min(self.depth).max(self.capacity);
+            self.set_brim();
+        }
         self.level = self.level.max(certain.min(self.capacity));
     }
 
@@ -208,7 +215,8 @@ impl TokenBucket {
         let less = shown - margin.min(shown / i128::from(MARGIN_PART));
         // What is left is known; only how much there can be is less.
         self.capacity = less.max(self.least()).min(self.capacity);
-        self.level = self.level.min(self.brim());
+        self.set_brim();
+        self.level = self.level.min(self.brim);
     }
 
     /// What is believed at least after one more sign of a smaller depth.
@@ -231,6 +239,7 @@ impl TokenBucket {
     pub(crate) fn was_too_much(&mut self, amount: u64, ahead: Duration) {
         if units(amount) > self.capacity {
             self.lag = (self.lag * 2).min(LAG_MAX);
+            self.set_brim();
             return;
         }
         let spent = i128::from(self.limit) * i128::from(nanos(ahead.min(BURST_MAX)));
@@ -243,6 +252,7 @@ impl TokenBucket {
             // As far below full as before: what was spent stays spent.
             self.level -= self.capacity - less;
             self.capacity = less;
+            self.set_brim();
         }
     }
 
@@ -250,6 +260,7 @@ impl TokenBucket {
     pub(crate) fn was_not_too_much(&mut self, amount: u64) {
         if units(amount) > self.capacity {
             self.lag = (self.lag - self.lag / LAG_SHRINK).max(LAG_MIN);
+            self.set_brim();
         }
     }
 
@@ -258,6 +269,7 @@ impl TokenBucket {
         let more = (self.capacity >> 24) * i128::from(elapsed.min(5 * REGROW)) / i128::from(REGROW >> 24);
         let more = if elapsed >= 5 * REGROW { self.depth } else { more };
         self.capacity = (self.capacity + more).min(self.depth);
+        self.set_brim();
     }
 
     /// How deep it is believed to be, in tokens.
@@ -294,6 +306,7 @@ impl TokenBucket {
     /// provider whose headers alternate between two limits would hand out a full bucket with each.
     pub(crate) fn resize(&mut self, other: &Self) {
         (self.limit, self.capacity, self.depth) = (other.limit, other.capacity, other.depth);
+        self.set_brim();
         self.level = self.level.min(self.capacity);
     }
 
@@ -311,12 +324,12 @@ impl TokenBucket {
 
     fn needed(&self, amount: u64) -> i128 {
         let amount = units(amount);
-        if amount > self.capacity { self.brim() } else { amount }
+        if amount > self.capacity { self.brim } else { amount }
     }
 
-    /// Full, and for a while already.
-    fn brim(&self) -> i128 {
-        self.capacity + i128::from(self.limit) * i128::from(self.lag)
+    /// To be called when the capacity, the limit or the lag has changed.
+    fn set_brim(&mut self) {
+        self.brim = self.capacity + i128::from(self.limit) * i128::from(self.lag);
     }
 }
 

@@ -197,3 +197,39 @@ async fn a_circuit_can_be_closed_by_hand() {
     client.chat(ChatCall::from("test")).await.unwrap();
     assert_eq!(client.reset_circuit("nobody").unwrap_err().kind(), ErrorKind::Config);
 }
+
+#[tokio::test(start_paused = true)]
+async fn with_the_adaptive_preset_calls_without_a_fallback_wait_out_an_outage() {
+    let start = Instant::now();
+    let upstream = Upstream::new(move |_, _| {
+        if start.elapsed() < Duration::from_secs(20) { openai::server_error() } else { openai::answer("ok") }
+    });
+    // `max_wait_seconds` bounds the wait for an open circuit as it does any other.
+    let yaml = "preset: adaptive\nbackoff: {jitter: false}\nrate_limiting: {openai: {max_wait_seconds: 60}}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    let results = join_all((0..30).map(|_| {
+        let client = client.clone();
+        async move { client.chat("test").await }
+    }))
+    .await;
+    assert!(results.iter().all(Result::is_ok), "{:?}", results.iter().find(|result| result.is_err()));
+    let took = start.elapsed();
+    assert!((20..36).contains(&took.as_secs()), "a probe every fifteen seconds at the latest: {took:?}");
+    assert!(upstream.count() < 30 + 35, "{} calls for 30 answers", upstream.count());
+    assert_eq!(state(&client), BreakerState::Closed);
+    assert_nothing_held(&client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_adaptive_preset_overload_is_retried_and_opens_nothing() {
+    let upstream = Upstream::new(|_, number| match number % 4 {
+        3 => openai::answer("ok"),
+        _ => openai::error(529, "overloaded_error", "overloaded", "busy"),
+    });
+    let client = configured(&upstream, "preset: adaptive").build().unwrap();
+    for _ in 0..10 {
+        client.chat("test").await.unwrap();
+    }
+    assert_eq!(state(&client), BreakerState::Closed);
+    assert_eq!(client.resilience_stats().circuit_breakers["openai"].failure_count, 0);
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use omega_client::{ChatCall, ChatRequest, ErrorKind, Message, Origin};
+use omega_client::{ChatCall, ChatRequest, ErrorKind, Message, Origin, Priority};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -178,4 +178,68 @@ async fn the_providers_headers_are_heeded() {
     let start = Instant::now();
     client.chat("two").await.unwrap();
     assert!(start.elapsed() > Duration::from_millis(150), "nothing remained: {:?}", start.elapsed());
+}
+
+/// The last words of what was asked, in the order of arrival upstream.
+fn asked(upstream: &Upstream) -> Vec<String> {
+    let words = |body: &serde_json::Value| body["messages"][0]["content"].as_str().unwrap().to_owned();
+    upstream.seen().iter().map(|seen| words(&seen.body)).collect()
+}
+
+/// One request a second, none at once beyond the first.
+const ONE_A_SECOND: &str = "rate_limiting: {openai: {max_requests_per_minute: 60, burst_seconds: 1, \
+     max_tokens_per_minute: unlimited, max_concurrent_requests: unlimited}}";
+
+#[tokio::test(start_paused = true)]
+async fn urgent_calls_go_first_and_others_get_a_turn_now_and_then() {
+    let upstream = Upstream::sequence([openai::answer("ok")]);
+    let client = configured(&upstream, ONE_A_SECOND).build().unwrap();
+    client.chat("first").await.unwrap();
+    let calls = (0..12).map(|_| ("low", Priority::Low)).chain((0..10).map(|_| ("high", Priority::High)));
+    let results = join_all(calls.map(|(word, priority)| {
+        let client = client.clone();
+        async move { client.chat(ChatCall::from(word).priority(priority)).await }
+    }))
+    .await;
+    assert!(results.iter().all(Result::is_ok));
+    let order = asked(&upstream);
+    assert!(order[1..11].iter().all(|word| word == "high"), "{order:?}");
+    assert!(order[11..].iter().all(|word| word == "low"), "{order:?}");
+    assert_nothing_held(&client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_share_what_there_is_however_many_calls_each_has_waiting() {
+    let upstream = Upstream::sequence([openai::answer("ok")]);
+    let client = configured(&upstream, ONE_A_SECOND).tenant_weight("heavy", 2).build().unwrap();
+    client.chat("first").await.unwrap();
+    let calls = (0..20).map(|_| "heavy").chain((0..5).map(|_| "light"));
+    let results = join_all(calls.map(|tenant| {
+        let client = client.clone();
+        async move { client.chat(ChatCall::from(tenant).tenant(tenant)).await }
+    }))
+    .await;
+    assert!(results.iter().all(Result::is_ok));
+    let order = asked(&upstream);
+    let light = order[1..13].iter().filter(|tenant| *tenant == "light").count();
+    assert!((4..=5).contains(&light), "a third of the turns, as the weights say: {order:?}");
+    assert_nothing_held(&client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn automatic_limits_are_those_the_headers_show() {
+    let shown = || {
+        openai::answer("ok")
+            .header("x-ratelimit-limit-requests", "60")
+            .header("x-ratelimit-remaining-requests", "0")
+    };
+    let upstream = Upstream::sequence([shown(), shown(), openai::answer("ok")]);
+    let yaml = "rate_limiting: {openai: {limits: auto, max_requests_per_minute: 1}}";
+    let client = configured(&upstream, yaml).build().unwrap();
+    let start = Instant::now();
+    for _ in 0..3 {
+        client.chat("test").await.unwrap();
+    }
+    let took = start.elapsed().as_secs_f64();
+    assert!((1.8..3.5).contains(&took), "sixty a minute as shown, not one as configured: {took}");
 }

@@ -102,12 +102,12 @@ fn extremes_neither_overflow_nor_wrap() {
         bucket.refill(Timestamp::MAX);
         bucket.refund(u64::MAX);
         bucket.refund(u64::MAX);
-        assert!(bucket.level <= bucket.brim());
+        assert!(bucket.level <= bucket.brim);
         assert!(bucket.when_available(u64::MAX).is_some());
         let full = bucket.capacity;
         let moved = Moved { certainly: 0, possibly: 0, returned: 0, owed: 0, elapsed: Duration::MAX };
         bucket.follow(u64::MAX, &moved, 0, Duration::ZERO, true);
-        assert!((full..=bucket.brim()).contains(&bucket.level));
+        assert!((full..=bucket.brim).contains(&bucket.level));
         let moved = Moved {
             certainly: u64::MAX,
             possibly: u64::MAX,

@@ -37,6 +37,8 @@ pub(crate) struct Tide {
     moments: [(Timestamp, Sums); MOMENTS],
     next: usize,
     len: usize,
+    /// When the next one is due.
+    next_moment: Timestamp,
 }
 
 /// What has moved since a provider's count, in one dimension.
@@ -56,18 +58,24 @@ pub(crate) struct Moved {
 impl Default for Tide {
     fn default() -> Self {
         let never = (Timestamp::ZERO, Sums::default());
-        Self { now: Sums::default(), moments: [never; MOMENTS], next: 0, len: 0 }
+        Self {
+            now: Sums::default(),
+            moments: [never; MOMENTS],
+            next: 0,
+            len: 0,
+            next_moment: Timestamp::ZERO,
+        }
     }
 }
 
 impl Tide {
     /// A call was let go.
     pub(crate) fn take(&mut self, cost: Cost, now: Timestamp) {
-        let newest = self.len.checked_sub(1).map(|_| self.moments[(self.next + MOMENTS - 1) % MOMENTS].0);
-        if newest.is_none_or(|newest| now.saturating_since(newest) >= WINDOW) {
+        if now >= self.next_moment {
             self.moments[self.next] = (now, self.now);
             self.next = (self.next + 1) % MOMENTS;
             self.len = (self.len + 1).min(MOMENTS);
+            self.next_moment = now + WINDOW;
         }
         self.now.taken = self.now.taken.plus(cost);
     }

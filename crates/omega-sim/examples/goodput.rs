@@ -152,8 +152,8 @@ impl Study {
                 scenario.blind = true;
                 scenario.burst_seconds = burst;
                 scenario.quota = Quota::Load(loads[load]);
-                // At twice the quota the study gave no figure.
-                let good = if loads[load] <= 1.2 { 97.0 } else { 0.0 };
+                // The row names no load: at twice the quota, at least what the study's best candidate reached.
+                let good = if loads[load] <= 1.2 { 97.0 } else { 93.8 };
                 Ok((Bar::AtLeast(good), Bar::AtMost(10.0)))
             })?;
         }

@@ -24,11 +24,11 @@ use crate::events::ClientEvent;
 use crate::exchange::{Complete, Exchange, Facts, Received};
 use crate::registry::Target;
 use crate::scope::{Counters, Decision, Held, Place};
-use crate::send::{Outgoing, send};
+use crate::send::Outgoing;
 use crate::telemetry;
 use crate::watch::{Fault, Limits, Watch};
 
-use hedge::{Flight, Landed, Raced};
+use hedge::{Landed, Overtaken};
 
 pub(crate) use conclusion::failed_outcome;
 
@@ -180,7 +180,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
             };
             let began = Began { at: now, queued: sent_at.saturating_since(now) };
             self.queued += began.queued;
-            let mut held = match entered {
+            let held = match entered {
                 Entered::Granted(held) => held,
                 // Experience may say "later", never "never": what is not sent teaches nothing, so a model shut out by
                 // what it once cost would stay so.
@@ -200,26 +200,17 @@ impl<'c, E: Exchange> Driver<'c, E> {
             let limits = self.limits(&target, &call, streaming, facts.reasons_first);
             let watch = Watch::new(Arc::clone(&self.client.clock), limits, sent_at, self.plan.deadline);
             let outgoing = Outgoing { request: request.clone(), streaming, watch };
-            let landed = match self.hedge_after(index, streaming, &facts) {
-                None => {
-                    let result = send::<E>(self.client, &target, outgoing, &facts, &mut held).await;
-                    Landed { held, result, hedge: None }
-                }
-                Some(after) => {
-                    let first = Flight::new::<E>(self.client, target.clone(), outgoing, facts, held);
-                    match self.race(index, first, &facts, &began, after).await {
-                        Raced::Landed(landed) => *landed,
-                        Raced::Won(served) => return Asked::Answered(served),
-                        // Nobody has seen anything of it: as though the call had not been sent yet.
-                        Raced::Broke(error) => {
-                            last = Some(error);
-                            call = self.call(&target, &facts, self.client.clock.now());
-                            continue;
-                        }
+            let Landed { held, result, hedge } =
+                match self.dispatch(index, &target, outgoing, &facts, held, &began).await {
+                    Ok(landed) => landed,
+                    Err(Overtaken::Won(served)) => return Asked::Answered(served),
+                    // Nobody has seen anything of it: as though the call had not been sent yet.
+                    Err(Overtaken::Broke(error)) => {
+                        last = Some(error);
+                        call = self.call(&target, &facts, self.client.clock.now());
+                        continue;
                     }
-                }
-            };
-            let Landed { held, result, hedge } = landed;
+                };
             match result {
                 Ok(received) => {
                     let served = self.answered(target, received, held, call, &began);

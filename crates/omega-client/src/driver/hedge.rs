@@ -41,13 +41,17 @@ pub(super) struct Landed<'c, A> {
     pub(super) hedge: Option<Box<Hedge<'c, A>>>,
 }
 
-/// How an attempt that might be hedged ended.
-pub(super) enum Raced<'c, A> {
-    /// By itself.
-    Landed(Box<Landed<'c, A>>),
-    /// The hedge was first, and answered.
+impl<A> Landed<'_, A> {
+    fn alone((held, result): End<A>) -> Self {
+        Self { held, result, hedge: None }
+    }
+}
+
+/// How an attempt ended whose hedge was first.
+pub(super) enum Overtaken<A> {
+    /// The hedge answered.
     Won(Box<Served<A>>),
-    /// The hedge was first, but its answer broke before anybody had it.
+    /// The hedge's answer broke before anybody had it.
     Broke(Error),
 }
 
@@ -104,8 +108,30 @@ impl<'c, A> Flight<'c, A> {
 }
 
 impl<'c, E: Exchange> Driver<'c, E> {
+    /// Sends an attempt and awaits its end, hedged if it may be and is slow to begin.
+    pub(super) async fn dispatch(
+        &mut self,
+        index: usize,
+        target: &Target,
+        outgoing: Outgoing,
+        facts: &Facts,
+        mut held: Held,
+        began: &Began,
+    ) -> Result<Landed<'c, E::Answer>, Overtaken<E::Answer>> {
+        match self.hedge_after(index, outgoing.streaming, facts) {
+            None => {
+                let result = send::<E>(self.client, target, outgoing, facts, &mut held).await;
+                Ok(Landed::alone((held, result)))
+            }
+            Some(after) => {
+                let first = Flight::new::<E>(self.client, target.clone(), outgoing, *facts, held);
+                self.race(index, first, facts, began, after).await
+            }
+        }
+    }
+
     /// After how long an attempt is slow enough to be hedged; `None` where it is not to be hedged at all.
-    pub(super) fn hedge_after(&self, index: usize, streaming: Streaming, facts: &Facts) -> Option<Duration> {
+    fn hedge_after(&self, index: usize, streaming: Streaming, facts: &Facts) -> Option<Duration> {
         let settings = &self.client.loaded.config.hedging;
         // Only a call's first attempt: later ones belong to a call in trouble, and retries have a budget of their own.
         // Vectors of two models must not be mixed at random, so embeddings are left alone.
@@ -123,55 +149,53 @@ impl<'c, E: Exchange> Driver<'c, E> {
     }
 
     /// Awaits an attempt, and hedges it if its first content has not come `after` it was sent.
-    pub(super) async fn race(
+    async fn race(
         &mut self,
         index: usize,
         mut first: Flight<'c, E::Answer>,
         facts: &Facts,
         began: &Began,
         after: Duration,
-    ) -> Raced<'c, E::Answer> {
+    ) -> Result<Landed<'c, E::Answer>, Overtaken<E::Answer>> {
         let slow_at = self.client.clock.instant(began.sent_at() + after);
         let hedge = match tokio::time::timeout_at(slow_at, first.news()).await {
-            Ok(Some(end)) => return Raced::alone(end),
+            Ok(Some(end)) => return Ok(Landed::alone(end)),
             Ok(None) => None,
             Err(_) => self.launch(index, began),
         };
-        let Some(mut hedge) = hedge else { return Raced::alone(first.end().await) };
+        let Some(mut hedge) = hedge else { return Ok(Landed::alone(first.end().await)) };
         tokio::select! {
             // Of two that begin in the same moment, the target that was asked for has it.
             biased;
             news = first.news() => match news {
-                Some((held, result @ Err(_))) => {
-                    Raced::Landed(Box::new(Landed { held, result, hedge: Some(hedge) }))
-                }
+                Some((held, result @ Err(_))) => Ok(Landed { held, result, hedge: Some(hedge) }),
                 Some(end) => {
                     self.leave_hedge(*hedge);
-                    Raced::alone(end)
+                    Ok(Landed::alone(end))
                 }
                 None => {
                     self.leave_hedge(*hedge);
-                    Raced::alone(first.end().await)
+                    Ok(Landed::alone(first.end().await))
                 }
             },
             news = hedge.flight.news() => match news {
                 Some((held, Err(fault))) => {
                     let Hedge { to, target, call, began, .. } = *hedge;
                     self.hedge_failed(to, &target, call, &began, held, fault);
-                    Raced::alone(first.end().await)
+                    Ok(Landed::alone(first.end().await))
                 }
                 Some((held, Ok(received))) => {
                     drop(first);
                     self.note_left(index, facts, began);
                     self.note_won(index, &hedge.target);
                     let Hedge { target, call, began, .. } = *hedge;
-                    Raced::Won(Box::new(self.answered(target, received, held, call, &began)))
+                    Err(Overtaken::Won(Box::new(self.answered(target, received, held, call, &began))))
                 }
                 None => {
                     drop(first);
                     self.note_left(index, facts, began);
                     self.note_won(index, &hedge.target);
-                    self.hedge_end(hedge).await.map_or_else(Raced::Broke, Raced::Won)
+                    Err(self.hedge_end(hedge).await.map_or_else(Overtaken::Broke, Overtaken::Won))
                 }
             },
         }
@@ -300,11 +324,5 @@ impl<'c, E: Exchange> Driver<'c, E> {
             to: winner.member.name.to_string(),
             at,
         });
-    }
-}
-
-impl<A> Raced<'_, A> {
-    fn alone((held, result): End<A>) -> Self {
-        Self::Landed(Box::new(Landed { held, result, hedge: None }))
     }
 }

@@ -23,6 +23,7 @@ pub(crate) use scope::Breakers;
 use window::RateWindow;
 
 mod config;
+mod reconfigure;
 mod scope;
 mod window;
 

@@ -310,6 +310,13 @@ impl TokenBucket {
         self.level = self.level.min(self.capacity);
     }
 
+    /// The same, unless limit and depth are what they were: then what was learned of the depth stays.
+    pub(crate) fn resize_if_changed(&mut self, other: &Self) {
+        if (self.limit, self.depth) != (other.limit, other.depth) {
+            self.resize(other);
+        }
+    }
+
     /// Whole tokens that may be taken now; negative when owed (rounded toward the debt).
     #[cfg(test)]
     pub(crate) fn tokens(&self) -> i128 {

@@ -35,6 +35,7 @@ mod model;
 mod pace;
 mod quota;
 mod recent;
+mod reconfigure;
 mod settle;
 mod tide;
 

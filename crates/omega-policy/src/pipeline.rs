@@ -29,6 +29,7 @@ pub use call::{
 };
 
 mod call;
+mod reconfigure;
 mod waiting;
 
 /// Everything a pipeline is built from.

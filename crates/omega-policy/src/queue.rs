@@ -128,6 +128,12 @@ impl Queue {
         }
     }
 
+    /// Other rules for those who wait; they keep their places.
+    pub(crate) fn reconfigure(&mut self, aging: Duration, lead: u64) {
+        self.aging = aging;
+        self.tenants.set_lead(lead);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiters.len()
     }

@@ -103,6 +103,22 @@ impl RetryBudget {
         }
     }
 
+    /// Goes on under `config`. What is in hand stays, up to what a quiet client could have saved now.
+    pub(crate) fn reconfigure(&mut self, config: Option<BudgetConfig>, now: Timestamp) {
+        if self.config == config {
+            return;
+        }
+        self.forget(now);
+        self.credit(now);
+        self.reserve = match (&self.config, &config) {
+            (None, _) => Self::new(config.clone(), now).reserve,
+            (Some(_), Some(config)) => self.reserve.min(reserve_max(config)),
+            (Some(_), None) => 0,
+        };
+        self.credited = now;
+        self.config = config;
+    }
+
     /// An attempt is sent; a first try earns its share of a retry.
     pub(crate) fn sent(&mut self, first_try: bool, now: Timestamp) {
         self.stats.attempts += 1;
@@ -197,8 +213,7 @@ impl RetryBudget {
     fn credit(&mut self, now: Timestamp) {
         let Some(config) = &self.config else { return };
         let per_second = u64::from(config.per_second);
-        let most =
-            (u64::from(config.opening) * RETRY).max(per_second.saturating_mul(RESERVE_SECONDS * RETRY));
+        let most = reserve_max(config);
         // Whole hundredths only, and time is marked as credited only as far as they reach: nothing is rounded away.
         let elapsed = nanos(now.saturating_since(self.credited));
         let rate = u128::from(per_second) * u128::from(RETRY);
@@ -211,6 +226,12 @@ impl RetryBudget {
             self.reserve = self.reserve.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(most);
         }
     }
+}
+
+/// The most that may lie in reserve, in hundredths of a retry.
+fn reserve_max(config: &BudgetConfig) -> u64 {
+    let saved = u64::from(config.per_second).saturating_mul(RESERVE_SECONDS * RETRY);
+    (u64::from(config.opening) * RETRY).max(saved)
 }
 
 fn slot_of(now: Timestamp) -> u64 {

@@ -6,11 +6,13 @@ use crate::{ModelId, Timestamp};
 /// One circuit, or one per model.
 #[derive(Debug)]
 pub(crate) struct Breakers {
-    config: BreakerConfig,
-    created: Timestamp,
-    provider: CircuitBreaker,
+    pub(super) config: BreakerConfig,
+    pub(super) created: Timestamp,
+    pub(super) provider: CircuitBreaker,
     /// With scope `model`, by slot.
-    models: Vec<CircuitBreaker>,
+    pub(super) models: Vec<CircuitBreaker>,
+    /// With which generation a new circuit begins.
+    pub(super) generation: u64,
 }
 
 impl Breakers {
@@ -20,6 +22,7 @@ impl Breakers {
             config,
             created: now,
             models: Vec::new(),
+            generation: 0,
         }
     }
 
@@ -35,7 +38,9 @@ impl Breakers {
     fn of_model(&mut self, slot: usize) -> &mut CircuitBreaker {
         while self.models.len() <= slot {
             let model = ModelId(self.models.len() as u32);
-            self.models.push(CircuitBreaker::new(self.config.clone(), Some(model), self.created));
+            let mut circuit = CircuitBreaker::new(self.config.clone(), Some(model), self.created);
+            circuit.generation = self.generation;
+            self.models.push(circuit);
         }
         &mut self.models[slot]
     }

@@ -128,6 +128,24 @@ impl Quotas {
         )
     }
 
+    /// These buckets under other limits. One that was there keeps its level; a new one begins with what `spent` leaves.
+    pub(crate) fn reconfigured(&self, fresh: &Self, spent: Cost, now: Timestamp) -> Self {
+        let mut next = *fresh;
+        for (dimension, (bucket, before)) in FLOWING.iter().zip(next.0.iter_mut().zip(self.0)) {
+            let Some(bucket) = bucket else { continue };
+            match before {
+                Some(mut before) => {
+                    before.refill(now);
+                    before.resize_if_changed(bucket);
+                    *bucket = before;
+                }
+                None if *dimension == Dimension::Requests => bucket.take(spent.requests),
+                None => bucket.take(spent.input),
+            }
+        }
+        next
+    }
+
     pub(crate) fn bucket(&self, dimension: Dimension) -> Option<&TokenBucket> {
         self.0[slot(dimension)?].as_ref()
     }

@@ -68,6 +68,11 @@ impl Tenants {
         self.weights.insert(Self::slot(tenant), weight.clamp(1, WEIGHT_MAX));
     }
 
+    /// See [`Tenants::new`]. Holds for those who come back from now on.
+    pub(super) fn set_lead(&mut self, lead: u64) {
+        self.lead = lead.saturating_mul(SCALE);
+    }
+
     /// Somebody waits again after nobody did.
     pub(super) fn begin(&mut self) {
         self.period += 1;

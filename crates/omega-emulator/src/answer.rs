@@ -41,6 +41,8 @@ pub(crate) struct Prompt {
     pub(crate) images: u32,
     pub(crate) system: String,
     pub(crate) last_user: String,
+    /// The beginning of the answer, from which it is to go on.
+    pub(crate) prefill: String,
     /// Results of tools at the end of the conversation.
     pub(crate) tool_results: Vec<String>,
     pub(crate) tools: Vec<Tool>,
@@ -301,6 +303,11 @@ fn spoken(prompt: &Prompt, index: u32, wanted: Option<u64>, dice: &mut fastrand:
         text::tokens(&echo).take(wanted.unwrap_or(ECHO_TOKENS)).map(str::to_owned).collect();
     while wanted.is_some_and(|wanted| said.len() < wanted) {
         said.push(text::filler(dice).to_owned());
+    }
+    if !prompt.prefill.is_empty() {
+        // Only an answer that begins like this one can be gone on with; any other is begun again.
+        let whole = said.concat();
+        return tokens(whole.strip_prefix(prompt.prefill.as_str()).unwrap_or(&whole));
     }
     said
 }

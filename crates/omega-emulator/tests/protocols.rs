@@ -300,6 +300,11 @@ async fn anthropic_refuses_orphans_prefill_and_missing_fields() {
     }
     let prefilled = message(json!({"messages": [user, {"role": "assistant", "content": "So"}]}));
     assert_eq!(post(&emulator, ANTHROPIC, prefilled).await.status, 200, "older models take prefill");
+    let begun = json!({"messages": [user, {"role": "assistant", "content": "You said:"}]});
+    let rest = post(&emulator, ANTHROPIC, message(begun)).await;
+    let body = rest.json();
+    let text = body["content"][0]["text"].as_str().expect("text");
+    assert!(text.starts_with(' ') && !text.contains("You said"), "only the rest: {text:?}");
 }
 
 #[tokio::test]

@@ -63,7 +63,15 @@ pub(crate) fn count(model: &str, body: &Value, headers: &HeaderMap) -> Result<u6
     Ok(prompt.input_tokens)
 }
 
-/// Models from Opus 4.7, Sonnet 5 and Fable 5 on refuse sampling parameters, enabled thinking and prefill.
+/// Models from Opus 4.6 and Sonnet 4.6 on refuse to go on from an assistant message (prefill).
+///
+/// Source: platform.claude.com, release notes of 2026-02-05, read 2026-11-23.
+fn takes_prefill(model: &str) -> bool {
+    !is_recent(model)
+        && !["claude-opus-4-6", "claude-sonnet-4-6"].iter().any(|newer| model.starts_with(newer))
+}
+
+/// Models from Opus 4.7, Sonnet 5 and Fable 5 on refuse sampling parameters and enabled thinking.
 fn is_recent(model: &str) -> bool {
     const OLDER: [&str; 9] = [
         "claude-2",
@@ -154,6 +162,7 @@ fn messages(fields: &Fields<'_>, model: &str, new_version: bool, prompt: &mut Pr
         match role {
             "system" => prompt.system.push_str(&block.said),
             "user" => {
+                prompt.prefill.clear();
                 prompt.tool_results = block.results.into_iter().map(|(_, result)| result).collect();
                 if prompt.tool_results.is_empty() || !block.said.is_empty() {
                     prompt.last_user = block.said;
@@ -162,6 +171,7 @@ fn messages(fields: &Fields<'_>, model: &str, new_version: bool, prompt: &mut Pr
             }
             _ => {
                 prompt.tool_results.clear();
+                prompt.prefill = block.said;
                 open = block.calls;
             }
         }
@@ -174,7 +184,7 @@ fn messages(fields: &Fields<'_>, model: &str, new_version: bool, prompt: &mut Pr
                 &format!("`tool_use` ids were found without `tool_result` blocks immediately after: {id}."),
             ));
         }
-        if is_recent(model) {
+        if !takes_prefill(model) {
             return Err(invalid(
                 "messages".into(),
                 "This model does not support assistant message prefill. The conversation must end with a user message.",

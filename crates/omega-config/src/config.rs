@@ -3,6 +3,7 @@
 //! `Config::default()` is the documented default configuration, value for value what `config/resilience.yaml` says.
 //! Everything here has been validated: a program that builds a [`Config`] by hand answers for its own numbers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use omega_policy::{
 };
 use secrecy::SecretString;
 
+use crate::callers::CallerKey;
+use crate::gateway::GatewaySettings;
 use crate::preset::Preset;
 use crate::provider::{BUILT_IN, ProviderSettings};
 
@@ -47,6 +50,8 @@ pub struct Config {
     pub streaming: StreamClocks,
     /// Ask for a stream upstream even when the caller wants a whole answer, so that the clocks guard it. Default on.
     pub guard_whole_answers: bool,
+    /// What happens when a stream breaks after part of it reached the caller. Default [`OnStreamBreak::Error`].
+    pub on_stream_break: OnStreamBreak,
     /// How input tokens are estimated before a call.
     pub estimates: Estimates,
     /// Certificates to trust besides the platform's.
@@ -55,6 +60,12 @@ pub struct Config {
     pub proxy: ProxySettings,
     /// Where limits and breakers live.
     pub state: State,
+    /// What `omega serve` runs by.
+    pub gateway: GatewaySettings,
+    /// Who may call a gateway. Empty: nobody is asked for a key. Default none.
+    pub keys: Vec<CallerKey>,
+    /// Names for models, each with the models it stands for: the first is asked, the rest are its first fallbacks.
+    pub aliases: BTreeMap<String, Vec<String>>,
     pub(crate) providers: Vec<ProviderSettings>,
 }
 
@@ -75,10 +86,14 @@ impl Default for Config {
             hedging: HedgingSettings::default(),
             streaming: StreamClocks::default(),
             guard_whole_answers: true,
+            on_stream_break: OnStreamBreak::Error,
             estimates: Estimates::default(),
             tls: TlsSettings::default(),
             proxy: ProxySettings::default(),
             state: State::Memory,
+            gateway: GatewaySettings::default(),
+            keys: Vec::new(),
+            aliases: BTreeMap::new(),
             providers: BUILT_IN.iter().map(ProviderSettings::built_in).collect(),
         }
     }
@@ -142,6 +157,13 @@ impl Config {
     pub fn providers_mut(&mut self) -> impl Iterator<Item = &mut ProviderSettings> {
         self.providers.iter_mut()
     }
+
+    /// The models a name stands for, in order: those of the alias, or the name itself.
+    pub fn meant_by<'c>(&'c self, name: &'c str) -> impl Iterator<Item = &'c str> {
+        let models = self.aliases.get(name.trim());
+        let itself = models.is_none().then_some(name);
+        models.into_iter().flatten().map(String::as_str).chain(itself)
+    }
 }
 
 /// A call that is slow to begin is also sent to another target; the first to begin its answer is taken.
@@ -187,6 +209,20 @@ impl Default for StreamClocks {
             learned_without_fallback: false,
         }
     }
+}
+
+/// What happens when a stream breaks after part of it reached the caller. A whole answer that breaks is tried again
+/// unseen, whatever stands here. Tool calls and structured output are never continued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStreamBreak {
+    /// A clear error event ends it.
+    #[default]
+    Error,
+    /// The next target goes on from where it stopped: by an assistant prefill where it takes one, otherwise as
+    /// [`OnStreamBreak::Restart`].
+    Continue,
+    /// The next target starts again, and its answer goes on only if it begins with what was already delivered.
+    Restart,
 }
 
 /// How input tokens are estimated before a call. What a model's estimates are off by is learned either way.

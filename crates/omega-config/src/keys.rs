@@ -4,6 +4,8 @@
 //! read from a [`Config`]. Rows are applied in the order of the table; where one row replaces what another set
 //! (a tier before explicit limits, common clocks before a provider's own), that order is the rule.
 
+mod callers;
+mod gateway;
 mod limits;
 mod providers;
 mod resilience;
@@ -14,6 +16,7 @@ use crate::config::Config;
 use crate::provider::BUILT_IN;
 use crate::value::{Kind, Value};
 
+pub(crate) use callers::check_key_name;
 pub(crate) use limits::TIERS;
 pub(crate) use providers::is_loopback;
 
@@ -41,12 +44,29 @@ type Set = fn(&mut Config, &Place, Value);
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) provider: String,
+    /// The model; for the rows of callers the key or the alias.
     pub(crate) model: String,
 }
 
 impl Place {
     pub(crate) fn provider(name: &str) -> Self {
         Self { provider: String::from(name), model: String::new() }
+    }
+
+    /// A place that is no provider's.
+    fn named(name: &str) -> Self {
+        Self { provider: String::new(), model: String::from(name) }
+    }
+}
+
+impl Place {
+    /// A path of the table with this place's names in it.
+    pub(crate) fn fill(&self, path: &str) -> String {
+        path.replace("<provider>", &self.provider)
+            .replace("<name>", &self.provider)
+            .replace("<model>", &self.model)
+            .replace("<key>", &self.model)
+            .replace("<alias>", &self.model)
     }
 }
 
@@ -74,10 +94,7 @@ impl Key {
 
     /// The path with its names filled in.
     pub(crate) fn path_at(&self, place: &Place) -> String {
-        self.path
-            .replace("<provider>", &place.provider)
-            .replace("<name>", &place.provider)
-            .replace("<model>", &place.model)
+        place.fill(self.path)
     }
 
     /// The variables that set it at `place`, the strongest first; none for maps.
@@ -97,7 +114,12 @@ impl Key {
 
     /// The names it takes for the documentation: the specification's, then the generic one.
     pub(crate) fn variables_documented(&self) -> Vec<String> {
-        let place = Place { provider: String::from("<PROVIDER>"), model: String::from("<MODEL>") };
+        let model = match self.path.split('.').nth(1) {
+            Some("<key>") => "<KEY>",
+            Some("<alias>") => "<ALIAS>",
+            _ => "<MODEL>",
+        };
+        let place = Place { provider: String::from("<PROVIDER>"), model: String::from(model) };
         if matches!(self.kind, Kind::Headers) {
             return Vec::new();
         }
@@ -118,12 +140,23 @@ impl Key {
         self.path.contains("<provider>") || self.path.contains("<name>")
     }
 
+    /// Whether it has a place only where a file names one.
+    pub(crate) fn is_named(&self) -> bool {
+        self.path.contains('<')
+    }
+
     pub(crate) fn per_model(&self) -> bool {
         self.path.contains("<model>")
     }
 
     /// Every place this row has in `config`.
     pub(crate) fn places(&self, config: &Config) -> Vec<Place> {
+        if self.path.contains("<key>") {
+            return config.keys.iter().map(|key| Place::named(&key.name)).collect();
+        }
+        if self.path.contains("<alias>") {
+            return config.aliases.keys().map(|alias| Place::named(alias)).collect();
+        }
         if !self.per_provider() {
             return vec![Place::default()];
         }
@@ -146,7 +179,12 @@ impl Key {
 
 /// Every row, in the order of application and of documentation.
 pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
-    resilience::KEYS.iter().chain(&providers::KEYS).chain(&limits::KEYS)
+    resilience::KEYS
+        .iter()
+        .chain(&providers::KEYS)
+        .chain(&limits::KEYS)
+        .chain(&gateway::KEYS)
+        .chain(&callers::KEYS)
 }
 
 /// `OMEGA_` and the path in capitals, everything that is neither letter nor digit as `_`.
@@ -275,6 +313,15 @@ const fn seconds(min: f64, max: f64) -> Kind {
 
 const fn text(shape: &'static str, check: fn(&str) -> Result<(), String>) -> Kind {
     Kind::Text { shape, check }
+}
+
+/// A list of names without a rule of their own.
+const fn names(shape: &'static str) -> Kind {
+    Kind::List { shape, check: any_name }
+}
+
+fn any_name(_: &str) -> Result<(), String> {
+    Ok(())
 }
 
 /// A day: longer than any call, wait or pause that makes sense.

@@ -5,12 +5,14 @@
 //! documentation are all read off that table, so they cannot disagree.
 
 mod arguments;
+mod callers;
 mod config;
 mod credentials;
 mod environment;
 mod error;
 mod explain;
 mod file;
+mod gateway;
 mod keys;
 mod layers;
 mod load;
@@ -29,13 +31,16 @@ mod variables;
 mod yaml;
 
 pub use arguments::Arguments;
+pub use callers::{CallerKey, HASH_SCHEME};
 pub use config::{
-    Config, Estimates, HedgingSettings, ProxySettings, State, StreamClocks, TlsSettings, Tokenizer,
+    Config, Estimates, HedgingSettings, OnStreamBreak, ProxySettings, State, StreamClocks, TlsSettings,
+    Tokenizer,
 };
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
 pub use explain::{check_json, explain_json, render_check, render_explain};
 pub use file::FileChoice;
+pub use gateway::GatewaySettings;
 pub use layers::Origin;
 pub use load::{Loaded, Setting, Sources};
 pub use omega_protocol::Dialect;

@@ -141,7 +141,7 @@ fn settings(config: &Config, layers: &Layers) -> Vec<Setting> {
 
 /// Brings together what belongs together: each section, and in it each provider, in the order they first appear.
 fn gather(settings: &mut [Setting], config: &Config) {
-    const SECTIONS: [&str; 9] = [
+    const SECTIONS: [&str; 12] = [
         "resilience",
         "circuit_breaker",
         "backoff",
@@ -151,6 +151,9 @@ fn gather(settings: &mut [Setting], config: &Config) {
         "streaming",
         "estimates",
         "providers",
+        "gateway",
+        "keys",
+        "aliases",
     ];
     settings.sort_by_key(|setting| {
         let mut parts = setting.path.split('.');

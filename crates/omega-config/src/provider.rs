@@ -26,6 +26,8 @@ pub struct ProviderSettings {
     pub api_version: Option<String>,
     /// Models served here beside what routing knows by itself: exact names, or prefixes that end in `*`.
     pub models: Vec<String>,
+    /// The provider it stands beside, with another key or at another address. Default `None`.
+    pub pool: Option<String>,
     /// Headers sent with every request. Values are kept as secrets, since some servers take credentials there.
     pub headers: Vec<(String, SecretString)>,
     /// The longest wait for a first admission (`max_wait_seconds`). Zero: never wait. Default 30 s.
@@ -50,6 +52,11 @@ impl ProviderSettings {
         built_in(&self.name).is_some()
     }
 
+    /// Does it speak for one of the four: is it one, or does it stand beside one?
+    pub fn is_vendors(&self) -> bool {
+        self.is_built_in() || self.pool.as_deref().is_some_and(|name| built_in(name).is_some())
+    }
+
     pub(crate) fn built_in(provider: &BuiltIn) -> Self {
         let mut settings = Self::compatible(provider.name, provider.dialect);
         settings.limits.requests_per_minute = Some(provider.requests_per_minute);
@@ -69,6 +76,7 @@ impl ProviderSettings {
             api_key: None,
             api_version: None,
             models: Vec::new(),
+            pool: None,
             headers: Vec::new(),
             max_wait: Duration::from_secs(30),
             streaming: StreamClocks::default(),

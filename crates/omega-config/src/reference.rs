@@ -7,7 +7,7 @@ use crate::explain::shown;
 use crate::keys::{self, Key, Place};
 
 /// The heading and introduction of each section, in the order of the document.
-const SECTIONS: [(&str, &str); 10] = [
+const SECTIONS: [(&str, &str); 13] = [
     ("", "Top level"),
     ("resilience", "resilience"),
     ("circuit_breaker", "circuit_breaker"),
@@ -18,6 +18,9 @@ const SECTIONS: [(&str, &str); 10] = [
     ("streaming", "streaming"),
     ("estimates", "estimates"),
     ("providers", "providers"),
+    ("gateway", "gateway"),
+    ("keys", "keys"),
+    ("aliases", "aliases"),
 ];
 
 /// Every key in tables by section.
@@ -54,7 +57,8 @@ fn row(key: &Key) -> String {
 
 /// The default, or each provider's where they differ.
 fn default(key: &Key) -> String {
-    let config = Config::default();
+    let mut config = Config::default();
+    config.keys.push(crate::callers::CallerKey::new(""));
     if key.per_model() {
         return String::from("`unlimited`");
     }

@@ -2,7 +2,8 @@
 //! directory may not do.
 //!
 //! Such a file belongs to whoever wrote the directory, who need not be the user. It may tune; it may not decide where
-//! requests, prompts and keys go. Of connection settings it may only declare a server on this computer.
+//! requests, prompts and keys go, nor who may call the gateway. Of connection settings it may only declare a server on
+//! this computer.
 
 use omega_protocol::{AnthropicVersion, Dialect, GoogleVersion};
 
@@ -37,6 +38,9 @@ pub(crate) fn check(
         checks.tier(provider);
     }
     checks.names_in_variables(config);
+    checks.pools(config);
+    checks.keys(config);
+    checks.aliases(config);
     if file.is_some_and(|file| file.found) {
         for (key, place, said) in layers.iter() {
             checks.found_file(config, key, place, said);
@@ -92,7 +96,7 @@ impl Checks<'_> {
                     self.problem(said, message);
                 }
             }
-            None if provider.base_url.is_none() => {
+            None if provider.base_url.is_none() && !provider.is_vendors() => {
                 let name = self.file.map_or("configuration", |file| file.name.as_str());
                 let message =
                     format!("provider `{0}` needs an address: set `providers.{0}.base_url`", provider.name);
@@ -175,6 +179,75 @@ impl Checks<'_> {
         }
     }
 
+    /// Who stands beside whom.
+    fn pools(&mut self, config: &Config) {
+        for provider in config.providers() {
+            let place = Place::provider(&provider.name);
+            let (Some(head), Some(said)) = (&provider.pool, self.layers.at("providers.<name>.pool", &place))
+            else {
+                continue;
+            };
+            let wrong = match config.provider(head) {
+                _ if built_in(&provider.name).is_some() || *head == provider.name => {
+                    Some("a provider stands beside another one, which it names".to_owned())
+                }
+                None => Some(format!("no provider is called `{head}`")),
+                Some(other) if other.pool.is_some() => Some(format!(
+                    "`{head}` stands beside `{}` itself; name that",
+                    other.pool.as_deref().unwrap_or_default()
+                )),
+                Some(other) if other.dialect != provider.dialect => Some(format!(
+                    "`{head}` speaks another protocol ({} and not {})",
+                    other.dialect, provider.dialect
+                )),
+                Some(_) if provider.base_url.is_none() && provider.api_key_env.is_none() => Some(format!(
+                    "it has neither a key nor an address of its own; name its key's variable in `providers.{}.api_key_env`",
+                    provider.name
+                )),
+                Some(_) => None,
+            };
+            if let Some(wrong) = wrong {
+                self.problem(said, format!("`providers.{}.pool`: {wrong}", provider.name));
+            }
+        }
+    }
+
+    /// Every key has a hash, and each hash one key.
+    fn keys(&mut self, config: &Config) {
+        for (index, key) in config.keys.iter().enumerate() {
+            let place = Place { model: key.name.clone(), ..Place::default() };
+            let Some(said) = self.layers.at("keys.<key>.hash", &place) else {
+                let place = self.file.map_or("configuration", |file| file.name.as_str());
+                let message = format!(
+                    "`keys.{0}` has no hash: make a secret with `omega keys new --name {0}` and copy its hash",
+                    key.name
+                );
+                self.problems.push(Problem::new(place, message));
+                continue;
+            };
+            if let Some(twin) = config.keys[..index].iter().find(|other| other.hash == key.hash) {
+                let message = format!("`keys.{}` and `keys.{}` have the same secret", twin.name, key.name);
+                self.problem(said, message);
+            }
+        }
+    }
+
+    /// A name stands for models, and not for names.
+    fn aliases(&mut self, config: &Config) {
+        for (alias, models) in &config.aliases {
+            let place = Place { model: alias.clone(), ..Place::default() };
+            let Some(said) = self.layers.at("aliases.<alias>", &place) else { continue };
+            if models.is_empty() {
+                self.problem(said, format!("`aliases.{alias}` stands for nothing; name at least one model"));
+            }
+            if let Some(other) = models.iter().find(|model| config.aliases.contains_key(*model)) {
+                let message =
+                    format!("`aliases.{alias}` names `{other}`, which is an alias itself; name its models");
+                self.problem(said, message);
+            }
+        }
+    }
+
     /// What a file found by itself may not set. Only what is in force counts: a variable or an argument may have
     /// replaced it, and those are the user's own.
     fn found_file(&mut self, config: &Config, key: &Key, place: &Place, said: &Said) {
@@ -198,6 +271,8 @@ impl Checks<'_> {
 /// - The variable a key is read from: any secret of the environment (`AWS_SECRET_ACCESS_KEY`) could be sent out as a
 ///   key. Harmless only towards a server on this computer, and even there not a built-in provider's key.
 /// - Certificate authorities: whoever adds one can read what is sent to anybody.
+/// - An address of the gateway that others can reach, and hosts and origins that may call it: with each, strangers could
+///   spend the user's quota.
 ///
 /// Headers are allowed: they carry only what the file itself says, and those that replace a credential are refused in
 /// every file.
@@ -207,6 +282,12 @@ fn refused_in_found_file(config: &Config, key: &Key, place: &Place) -> Option<&'
         .and_then(|provider| provider.base_url.as_deref())
         .is_some_and(|url| is_loopback(url) && built_in(&place.provider).is_none());
     match key.path {
+        "gateway.listen" if !config.gateway.listen.ip().is_loopback() => {
+            Some("it lets other computers call the gateway")
+        }
+        "gateway.allowed_hosts" if !config.gateway.allowed_hosts.is_empty() => Some(WHO_MAY_CALL),
+        "gateway.allowed_origins" if !config.gateway.allowed_origins.is_empty() => Some(WHO_MAY_CALL),
+        path if path.starts_with("keys.") => Some(WHO_MAY_CALL),
         "tls.ca_file" => Some("it decides whom to trust with every request"),
         "providers.<name>.base_url" if built_in(&place.provider).is_some() => {
             Some("it decides where a key from the environment is sent")
@@ -223,6 +304,8 @@ fn refused_in_found_file(config: &Config, key: &Key, place: &Place) -> Option<&'
         _ => None,
     }
 }
+
+const WHO_MAY_CALL: &str = "it decides who may call the gateway";
 
 /// A preset that was asked for and that other settings take back: most often a file that spells out every default.
 fn warn_of_overridden_preset(config: &Config, layers: &Layers, warnings: &mut Vec<String>) {
@@ -277,7 +360,8 @@ pub(crate) fn warn_about_keys(config: &Config, warnings: &mut Vec<String>) {
             warnings.push(format!("the key of `{}` travels unencrypted to {url}", provider.name));
         }
         let owner = provider.api_key_env.as_deref().and_then(owner_of_key_variable);
-        if let Some(owner) = owner.filter(|owner| *owner != provider.name) {
+        let is_own = |owner: &&str| provider.name == **owner || provider.pool.as_deref() == Some(*owner);
+        if let Some(owner) = owner.filter(|owner| !is_own(owner)) {
             warnings.push(format!("the key of `{owner}` is sent to {url} as that of `{}`", provider.name));
         }
     }

@@ -35,6 +35,10 @@ fn section(description: &str) -> Value {
 fn insert(parent: &mut Value, path: &[&str], leaf: Value) {
     let Some((first, rest)) = path.split_first() else { return };
     if first.starts_with('<') {
+        if rest.is_empty() {
+            parent["additionalProperties"] = leaf;
+            return;
+        }
         let named = parent["additionalProperties"].is_object();
         if !named {
             parent["additionalProperties"] = section(description_of_name(first));
@@ -54,6 +58,7 @@ fn insert(parent: &mut Value, path: &[&str], leaf: Value) {
 
 fn description_of_name(name: &str) -> &'static str {
     match name {
+        "<key>" => "One caller of a gateway, by the name it has in logs and statistics.",
         "<model>" => "Limits of one model, inside the provider's.",
         "<provider>" => {
             "Limits of one provider: openai, anthropic, google, grok, or one declared under `providers`."
@@ -102,7 +107,7 @@ fn leaf(key: &Key, defaults: &Config) -> Value {
         names => format!("{} Variable: {}.", key.meaning, names.join(" or ")),
     };
     described.insert(String::from("description"), json!(description));
-    if !key.per_provider() {
+    if !key.is_named() {
         let default = (key.get)(defaults, &Place::default()).to_json(key.absent);
         if !default.is_null() {
             described.insert(String::from("default"), default);

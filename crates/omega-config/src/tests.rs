@@ -1,8 +1,10 @@
 //! The whole way from sources to a configuration.
 
+mod callers;
 mod documents;
 mod environment;
 mod found_file;
+mod gateway;
 mod precedence;
 mod problems;
 mod table;

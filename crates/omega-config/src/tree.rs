@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::callers::CallerKey;
 use crate::config::Config;
 use crate::error::Problem;
 use crate::file::FileText;
@@ -62,10 +63,7 @@ impl Walk<'_> {
                 continue;
             }
             match check_provider_name(&entry.key) {
-                Ok(()) => {
-                    let settings = ProviderSettings::compatible(&entry.key, crate::Dialect::OpenAi);
-                    self.config.providers.push(settings);
-                }
+                Ok(()) => self.config.providers.push(declared(entry)),
                 Err(message) => self.problem_at_key(entry, message),
             }
         }
@@ -81,6 +79,8 @@ impl Walk<'_> {
                 self.descend(&inner, place.clone(), entry);
             } else {
                 match name_below(pattern) {
+                    Some("<key>") => self.caller(entry),
+                    Some("<alias>") => self.alias(entry),
                     Some(name @ "<model>") => {
                         let place = Place { model: entry.key.clone(), ..place.clone() };
                         if self.model(&place, entry) {
@@ -136,16 +136,45 @@ impl Walk<'_> {
 
     /// Notes a model that has limits of its own.
     fn model(&mut self, place: &Place, entry: &Entry) -> bool {
-        const LONGEST: usize = 200;
-        let printable = !place.model.chars().any(char::is_control);
-        if place.model.trim().is_empty() || place.model.len() > LONGEST || !printable {
-            self.problem_at_key(entry, format!("a model's name has 1 to {LONGEST} printable characters"));
+        if !self.is_model_name(place, entry) {
             return false;
         }
         if let Some(provider) = self.config.provider_mut(&place.provider) {
             provider.model_limits.entry(place.model.clone()).or_default();
         }
         true
+    }
+
+    fn is_model_name(&mut self, place: &Place, entry: &Entry) -> bool {
+        const LONGEST: usize = 200;
+        let printable = !place.model.chars().any(char::is_control);
+        let fits = !place.model.trim().is_empty() && place.model.len() <= LONGEST && printable;
+        if !fits {
+            self.problem_at_key(entry, format!("a model's name has 1 to {LONGEST} printable characters"));
+        }
+        fits
+    }
+
+    /// One key of a caller.
+    fn caller(&mut self, entry: &Entry) {
+        if let Err(message) = keys::check_key_name(&entry.key) {
+            return self.problem_at_key(entry, message);
+        }
+        self.config.keys.push(CallerKey::new(&entry.key));
+        let place = Place { model: entry.key.clone(), ..Place::default() };
+        self.descend("keys.<key>", place, entry);
+    }
+
+    /// One name for models.
+    fn alias(&mut self, entry: &Entry) {
+        let place = Place { model: entry.key.clone(), ..Place::default() };
+        if !self.is_model_name(&place, entry) || matches!(entry.value.raw, Raw::Null) {
+            return;
+        }
+        self.config.aliases.entry(entry.key.clone()).or_default();
+        if let Some((row, key)) = keys::all().enumerate().find(|(_, key)| key.path == "aliases.<alias>") {
+            self.value(row, key, &place, entry);
+        }
     }
 
     fn unknown_provider(&mut self, pattern: &str, name: &str, entry: &Entry) {
@@ -176,7 +205,7 @@ impl Walk<'_> {
     }
 
     fn unknown_key(&mut self, pattern: &str, place: &Place, entry: &Entry) {
-        let shown = Place::path(pattern, place);
+        let shown = place.fill(pattern);
         let path = joined(&shown, &shortened(&entry.key));
         let message = if pattern == "providers.<name>" && entry.key.to_ascii_lowercase().contains("key") {
             format!("unknown key `{path}`. Keys never stand in a file: name their variable in `api_key_env`")
@@ -224,13 +253,18 @@ impl Walk<'_> {
     }
 }
 
-impl Place {
-    /// `pattern` with this place's names filled in.
-    fn path(pattern: &str, place: &Place) -> String {
-        pattern
-            .replace("<provider>", &place.provider)
-            .replace("<name>", &place.provider)
-            .replace("<model>", &place.model)
+/// A provider before anything is said of it: like the one it stands in for, if that is built in.
+fn declared(entry: &Entry) -> ProviderSettings {
+    let stands_for = match &entry.value.raw {
+        Raw::Map(said) => said.iter().find_map(|inner| match &inner.value.raw {
+            Raw::Text(name) if inner.key == "pool" => built_in(name),
+            _ => None,
+        }),
+        _ => None,
+    };
+    match stands_for {
+        Some(known) => ProviderSettings { name: entry.key.clone(), ..ProviderSettings::built_in(known) },
+        None => ProviderSettings::compatible(&entry.key, crate::Dialect::OpenAi),
     }
 }
 

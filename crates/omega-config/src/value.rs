@@ -42,8 +42,8 @@ pub(crate) enum Kind {
     Word(&'static [&'static str]),
     /// Text with a rule of its own; `shape` names it.
     Text { shape: &'static str, check: fn(&str) -> Result<(), String> },
-    /// Names, in order.
-    List { shape: &'static str },
+    /// Names, in order, each with this rule.
+    List { shape: &'static str, check: fn(&str) -> Result<(), String> },
     /// Header names and values.
     Headers,
 }
@@ -94,7 +94,7 @@ impl Kind {
                 }
                 other => Err(self.expected(&other.shown(), absent)),
             },
-            Self::List { .. } => self.list(node, absent),
+            Self::List { check, .. } => self.list(check, node, absent),
             Self::Headers => self.headers(node),
         }
     }
@@ -113,9 +113,9 @@ impl Kind {
             },
             Self::Word(words) => self.word(words, text),
             Self::Text { check, .. } => text_value(text, check),
-            Self::List { .. } => {
+            Self::List { check, .. } => {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
-                items.map(list_item).collect::<Result<_, _>>().map(Value::List)
+                items.map(|item| list_item(item, check)).collect::<Result<_, _>>().map(Value::List)
             }
             Self::Headers => Err(Wrong::new("headers come only from the file")),
         }
@@ -138,7 +138,7 @@ impl Kind {
                 }
                 [] => String::new(),
             },
-            Self::Text { shape, .. } | Self::List { shape } => String::from(shape),
+            Self::Text { shape, .. } | Self::List { shape, .. } => String::from(shape),
             Self::Headers => String::from("header names and their values"),
         };
         match absent {
@@ -191,12 +191,17 @@ impl Kind {
         }
     }
 
-    fn list(self, node: &Node, absent: Option<&str>) -> Result<Value, Wrong> {
+    fn list(
+        self,
+        check: fn(&str) -> Result<(), String>,
+        node: &Node,
+        absent: Option<&str>,
+    ) -> Result<Value, Wrong> {
         match &node.raw {
             Raw::List(items) => items
                 .iter()
                 .map(|item| match &item.raw {
-                    Raw::Text(text) if !text.trim().is_empty() => list_item(text.trim())
+                    Raw::Text(text) if !text.trim().is_empty() => list_item(text.trim(), check)
                         .map_err(|wrong| Wrong { at: Some((item.line, item.column)), ..wrong }),
                     other => Err(Wrong {
                         message: format!("expected a name, found {}", other.shown()),
@@ -274,10 +279,11 @@ fn header_name(name: &str) -> Result<String, String> {
 }
 
 /// A name in a list. It is printed in logs, hence no control characters.
-fn list_item(text: &str) -> Result<String, Wrong> {
+fn list_item(text: &str, check: fn(&str) -> Result<(), String>) -> Result<String, Wrong> {
     if text.chars().any(char::is_control) {
         return Err(Wrong::new(format!("expected a name, found `{}`", shortened(text))));
     }
+    check(text).map_err(Wrong::new)?;
     Ok(String::from(text))
 }
 

@@ -13,8 +13,8 @@ use crate::layers::{Layers, Origin, Said, refusal};
 use crate::nearest::nearest;
 use crate::value::Value;
 
-/// Names that begin like settings and are none: where the file is, and what to log.
-const NOT_SETTINGS: [&str; 2] = ["OMEGA_CONFIG", "OMEGA_LOG"];
+/// Names that begin like settings and are none: where the file is, what to log, and the key of `omega stats`.
+const NOT_SETTINGS: [&str; 3] = ["OMEGA_CONFIG", "OMEGA_LOG", "OMEGA_GATEWAY_KEY"];
 
 /// What a variable's name may mean: row, key, place, and how strong the name is (0 is the strongest).
 type Meaning = (usize, &'static Key, Place, usize);

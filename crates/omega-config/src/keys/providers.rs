@@ -1,12 +1,12 @@
 //! The rows of a provider: which protocol it speaks, where it is, where its key comes from.
 
-use super::{DAY, Key, Place, TICK, seconds, text};
+use super::{DAY, Key, Place, TICK, names, seconds, text};
 use crate::Dialect;
 use crate::config::{Config, StreamClocks};
 use crate::provider::ProviderSettings;
 use crate::value::{Kind, Value, shortened};
 
-pub(super) static KEYS: [Key; 12] = [
+pub(super) static KEYS: [Key; 13] = [
     Key::new(
         "providers.<name>.protocol",
         Kind::Word(&["openai", "anthropic", "google", "grok"]),
@@ -37,10 +37,17 @@ pub(super) static KEYS: [Key; 12] = [
     ),
     Key::new(
         "providers.<name>.models",
-        Kind::List { shape: "a list of model names; one that ends in `*` is a prefix" },
+        names("a list of model names; one that ends in `*` is a prefix"),
         "Models it serves, beside those that routing knows by itself.",
         |c, p| Value::List(provider(c, p).models.clone()),
         |c, p, v| edit(c, p).models = v.list(),
+    ),
+    Key::new(
+        "providers.<name>.pool",
+        text("the name of a provider", check_pool),
+        "The provider it stands beside: another key or endpoint for the same models, with limits and a circuit of its own. Calls for that provider go to whichever has room.",
+        |c, p| text_or_unset(&provider(c, p).pool),
+        |c, p, v| edit(c, p).pool = Some(v.text()),
     ),
     Key::new(
         "providers.<name>.headers",
@@ -164,6 +171,10 @@ fn check_variable(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+fn check_pool(text: &str) -> Result<(), String> {
+    super::check_provider_name(text)
 }
 
 fn check_version(text: &str) -> Result<(), String> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use omega_policy::{BreakerMode, BreakerScope, FailureRate, Jitter, SlowFirstToken};
 
-use super::{DAY, Key, TICK, count, seconds, text};
-use crate::config::Tokenizer;
+use super::{DAY, Key, TICK, count, names, seconds, text};
+use crate::config::{OnStreamBreak, Tokenizer};
 use crate::preset::Preset;
 use crate::value::{Kind, Value, shortened};
 
@@ -28,7 +28,7 @@ pub(super) static KEYS: [Key; 49] = [
     ),
     Key::new(
         "fallbacks",
-        Kind::List { shape: "a list of model names" },
+        names("a list of model names"),
         "Models to turn to, in order, when a call cannot be served.",
         |c, _| Value::List(c.fallbacks.clone()),
         |c, _, v| c.fallbacks = v.list(),
@@ -370,10 +370,10 @@ pub(super) static KEYS: [Key; 49] = [
     ),
     Key::new(
         "streaming.on_stream_break",
-        text("`error`", only_error),
-        "When a stream breaks after something reached the caller: end with a clear error. A whole answer that breaks is tried again unseen, whatever stands here.",
-        |_, _| Value::Text(String::from("error")),
-        |_, _, _| {},
+        Kind::Word(&["error", "continue", "restart"]),
+        "When a stream breaks after part of it reached the caller: `error` ends it with a clear error event; `continue` lets the next target go on from where it stopped, by an assistant prefill where it takes one, otherwise as `restart`; `restart` starts again on the next target and goes on only if the new answer begins with what was delivered. A whole answer that breaks is tried again unseen, whatever stands here.",
+        |c, _| Value::word_of(&c.on_stream_break, &STREAM_BREAKS),
+        |c, _, v| c.on_stream_break = v.chosen(&STREAM_BREAKS),
     ),
     Key::new(
         "streaming.guard_whole_answers",
@@ -423,6 +423,12 @@ const MODES: [(&str, BreakerMode); 3] = [
     ("metrics_only", BreakerMode::MetricsOnly),
 ];
 
+const STREAM_BREAKS: [(&str, OnStreamBreak); 3] = [
+    ("error", OnStreamBreak::Error),
+    ("continue", OnStreamBreak::Continue),
+    ("restart", OnStreamBreak::Restart),
+];
+
 /// `none` stands behind `false`, so that reading back gives the specification's word.
 const JITTERS: [(&str, Jitter); 6] = [
     ("true", Jitter::Proportional),
@@ -464,15 +470,5 @@ fn only_memory(text: &str) -> Result<(), String> {
     Err(format!(
         "this version keeps its state in memory only, found `{}`; write `memory`, or leave the key out",
         shortened(kind)
-    ))
-}
-
-fn only_error(text: &str) -> Result<(), String> {
-    if text == "error" {
-        return Ok(());
-    }
-    Err(format!(
-        "this version ends a broken stream with an error, found `{}`; write `error`, or leave the key out",
-        shortened(text)
     ))
 }

@@ -34,6 +34,9 @@ fn it_may_not_redirect_keys_prompts_or_trust() {
         "providers: {evil: {base_url: 'http://127.0.0.1.example.com'}}",
         "providers: {evil: {base_url: 'http://localhost.example.com'}}",
         "tls: {ca_file: evil.pem}",
+        "gateway: {listen: '0.0.0.0:8080'}",
+        "gateway: {allowed_hosts: [evil.example.com]}",
+        "gateway: {allowed_origins: ['https://evil.example.com']}",
     ] {
         let refused = problems(yaml, true, &[]);
         assert_eq!(refused.len(), 1, "{yaml}: {refused:?}");
@@ -53,6 +56,7 @@ fn it_may_tune_and_declare_a_server_on_this_computer() {
         "providers: {ollama: {base_url: 'http://localhost:11434/v1'}}",
         "providers: {ollama: {base_url: 'http://[::1]:11434/v1'}}",
         "providers: {anthropic: {headers: {anthropic-beta: x}, streaming: {gap_seconds: 5}}}",
+        "gateway: {listen: '127.0.0.1:9', allowed_hosts: [], allowed_origins: [], max_requests: 5}",
     ] {
         assert!(problems(yaml, true, &[]).is_empty(), "{yaml}: {:?}", problems(yaml, true, &[]));
     }

@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::{load, load_with, problem, setting};
-use crate::{Arguments, Config, Environment, FileChoice, Origin, Preset, Sources};
+use crate::{Arguments, Config, Environment, FileChoice, OnStreamBreak, Origin, Preset, Sources};
 
 #[test]
 fn each_source_wins_over_the_weaker_ones() {
@@ -299,4 +299,14 @@ fn the_preset_spec_is_the_default() {
     for (ours, plain) in config.providers().zip(spec.providers()) {
         assert_eq!((&ours.limits, &ours.streaming), (&plain.limits, &plain.streaming));
     }
+}
+
+#[test]
+fn a_broken_stream_ends_in_an_error_unless_it_may_go_on() {
+    let chosen =
+        |yaml: &str, variables: &[(&str, &str)]| load(yaml, variables).unwrap().config.on_stream_break;
+    assert_eq!(chosen("", &[]), OnStreamBreak::Error);
+    assert_eq!(chosen("streaming: {on_stream_break: continue}", &[]), OnStreamBreak::Continue);
+    let variables = [("OMEGA_STREAMING_ON_STREAM_BREAK", "restart")];
+    assert_eq!(chosen("streaming: {on_stream_break: continue}", &variables), OnStreamBreak::Restart);
 }

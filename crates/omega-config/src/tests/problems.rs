@@ -42,7 +42,7 @@ fn a_wrong_value_is_underlined_and_its_range_named() {
         ("circuit_breaker: {timeout_seconds: -1}", "seconds from 0.001 to 86400"),
         ("circuit_breaker: {mode: half}", "`auto`, `forced_open` or `metrics_only`"),
         ("circuit_breaker: {failure_rate: {percent: 101}}", "or `off`"),
-        ("streaming: {on_stream_break: continue}", "ends a broken stream with an error, found `continue`"),
+        ("streaming: {on_stream_break: resume}", "expected `error`, `continue` or `restart`, found `resume`"),
         ("rate_limiting: {openai: {max_tokens_per_minute: auto}}", "`auto` is not available in this version"),
         ("model: 5", "put it in quotes"),
         ("fallbacks: [gpt-5.2, 4]", "test.yaml:1:22: `fallbacks`: expected a name, found `4`"),

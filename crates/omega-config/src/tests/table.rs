@@ -14,10 +14,14 @@ use crate::{Config, Dialect, Tokenizer};
 fn furnished() -> Config {
     let mut config = Config::default();
     config.providers.push(ProviderSettings::compatible("my-llm", Dialect::OpenAi));
+    config.keys.push(crate::callers::CallerKey::new("team-a"));
+    config.aliases.insert(String::from("fast"), vec![String::from("gpt-5.2-mini")]);
     let openai = config.provider_mut("openai").unwrap();
     openai.model_limits.insert(String::from("gpt-5.2"), omega_policy::ModelLimits::default());
     config
 }
+
+const HASH: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 /// Values of `kind` to try: both ends of every range, every word, and the word for "none".
 fn samples(key: &keys::Key) -> Vec<Value> {
@@ -38,10 +42,18 @@ fn samples(key: &keys::Key) -> Vec<Value> {
                 Some("base_url") => "https://llm.example.com/v1",
                 Some("api_key_env") => "OMEGA_OWN_KEY",
                 Some("state") => "memory",
-                Some("on_stream_break") => "error",
+                Some("listen") => "127.0.0.1:9000",
+                Some("pool") => "openai",
+                Some("hash") => HASH,
                 _ => "v1",
             };
             vec![Value::Text(String::from(text))]
+        }
+        Kind::List { .. } if key.path == "gateway.allowed_origins" => {
+            vec![Value::List(vec![String::from("https://a.example")]), Value::List(Vec::new())]
+        }
+        Kind::List { .. } if key.path == "gateway.allowed_hosts" => {
+            vec![Value::List(vec![String::from("a.example"), String::from("[::1]")])]
         }
         Kind::List { .. } => {
             vec![Value::List(vec![String::from("a"), String::from("b*")]), Value::List(Vec::new())]
@@ -114,7 +126,9 @@ fn every_row_changes_nothing_but_itself() {
 #[test]
 fn every_row_is_set_by_each_of_its_variables() {
     let yaml = "providers: {my-llm: {base_url: 'http://127.0.0.1:1/v1'}}\n\
-                rate_limiting: {openai: {models: {gpt-5.2: {}}}}\n";
+                rate_limiting: {openai: {models: {gpt-5.2: {}}}}\n\
+                aliases: {fast: gpt-5.2-mini}\n";
+    let yaml = &format!("{yaml}keys: {{team-a: {{hash: '{HASH}'}}}}\n");
     let mut tried = 0;
     for key in keys::all() {
         for place in key.places(&furnished()) {
@@ -128,6 +142,7 @@ fn every_row_is_set_by_each_of_its_variables() {
                     let odd = path.ends_with(".tier") && place.provider != "openai"
                         || path.ends_with(".protocol") && place.provider != "my-llm"
                         || path.ends_with(".api_version") && place.provider != "google"
+                        || path.ends_with(".pool") && place.provider != "my-llm"
                         || path == "backoff.base_delay"
                         || path == "backoff.max_delay";
                     if odd {

@@ -1,5 +1,7 @@
 //! Embeddings in OpenAI's shape.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +113,20 @@ pub enum EmbeddingVector {
     Floats(Vec<f32>),
     /// Little-endian 32-bit floats in base64.
     Base64(String),
+}
+
+impl EmbeddingVector {
+    /// The same in base64, as whoever asks for `encoding_format: base64` reads it.
+    #[must_use]
+    pub fn into_base64(self) -> Self {
+        match self {
+            Self::Floats(floats) => {
+                let bytes: Vec<u8> = floats.iter().flat_map(|float| float.to_le_bytes()).collect();
+                Self::Base64(BASE64.encode(bytes))
+            }
+            base64 @ Self::Base64(_) => base64,
+        }
+    }
 }
 
 impl Default for EmbeddingVector {

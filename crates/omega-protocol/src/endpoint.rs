@@ -167,6 +167,16 @@ impl Endpoint {
         Ok(Self { dialect, base, headers, options })
     }
 
+    /// Puts another key into a request that this endpoint made, in the place of its own.
+    ///
+    /// # Errors
+    /// The key is empty or contains what HTTP forbids.
+    pub fn authorize(&self, request: &mut Request<Bytes>, key: &str) -> Result<(), EndpointError> {
+        let (name, value) = credential(self.dialect, key.trim(), self.options.anthropic_version)?;
+        request.headers_mut().insert(name, value);
+        Ok(())
+    }
+
     /// The protocol spoken there.
     pub fn dialect(&self) -> Dialect {
         self.dialect

@@ -32,12 +32,27 @@ pub enum EncodeError {
     /// The model's name does not fit into an address.
     #[error("the model name does not fit into a request address; check its spelling")]
     Address,
+    /// The caller's own key is none.
+    #[error("the key sent with the request cannot be used: {0}")]
+    Key(String),
+    /// The request is of another protocol and cannot be translated.
+    #[error(transparent)]
+    Request(#[from] crate::RequestError),
     /// A value that JSON cannot carry.
     #[error("the request does not fit into JSON: {0}")]
     Json(String),
 }
 
 impl EncodeError {
+    /// The field that is in the way, as the request names it.
+    pub fn named_field(&self) -> Option<&str> {
+        match self {
+            Self::Field { field, .. } => Some(field),
+            Self::Request(error) => error.field.as_deref(),
+            _ => None,
+        }
+    }
+
     /// A field that has no equivalent.
     pub(crate) fn field(
         dialect: Dialect,

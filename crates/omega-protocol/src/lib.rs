@@ -15,10 +15,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod caller;
 mod chat;
 mod classify;
 mod embeddings;
 mod endpoint;
+mod envelope;
 mod error;
 pub mod hints;
 mod open;
@@ -28,6 +30,7 @@ mod routing;
 pub mod sse;
 mod tokens;
 
+pub use caller::{CallerError, CallerFormat, CallerProtocol, RequestError, StreamWriter};
 pub use chat::{
     ChatAccumulator, ChatChunk, ChatRequest, ChatResponse, Choice, ChunkChoice, CompletionTokensDetails,
     Content, ContentPart, Delta, FinishReason, FunctionCall, FunctionDefinition, FunctionDelta,
@@ -36,10 +39,11 @@ pub use chat::{
 };
 pub use embeddings::{Embedding, EmbeddingVector, EmbeddingsInput, EmbeddingsRequest, EmbeddingsResponse};
 pub use endpoint::{AnthropicVersion, Endpoint, EndpointOptions, GoogleVersion};
+pub use envelope::Envelope;
 pub use error::{EncodeError, EndpointError, ProviderError, UnknownDialect};
 pub use provider::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
 pub use responses::{ResponseEvent, ResponsesRequest, ResponsesResponse, ResponsesUsage};
-pub use routing::{Route, reasons_first, route};
+pub use routing::{Route, reasons_first, reasons_first_as_asked, route, takes_prefill};
 pub use tokens::{
     Calibration, InputEstimate, InputKind, TokenCounter, TokenizerMissing, estimate_embeddings_tokens,
     estimate_input_tokens, estimate_responses_tokens,

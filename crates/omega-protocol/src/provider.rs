@@ -10,8 +10,8 @@ use omega_policy::{FailureKind, QuotaHint};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
-    ProviderError, ResponseEvent, ResponsesRequest, ResponsesResponse, UnknownDialect,
+    CallerProtocol, ChatChunk, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError,
+    Endpoint, ProviderError, ResponseEvent, ResponsesRequest, ResponsesResponse, UnknownDialect,
 };
 
 mod anthropic;
@@ -176,6 +176,48 @@ pub trait Provider: Send + Sync {
         Box::new(NoResponses(self.dialect()))
     }
 
+    /// The HTTP request of a caller who speaks this provider's own protocol: its body as it is.
+    ///
+    /// - `model`: for a protocol that names it in the path.
+    /// - `body`: says itself whether it wants a stream, where the protocol has it in the body.
+    ///
+    /// # Errors
+    /// This is not the provider's own protocol, or the model's name does not fit into an address.
+    fn encode_passed(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        model: &str,
+        streaming: Streaming,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError>;
+
+    /// The HTTP request of a caller who asks for embeddings as this provider takes them: its body as it is.
+    ///
+    /// # Errors
+    /// This is not the provider's own protocol.
+    fn encode_embeddings_passed(
+        &self,
+        _endpoint: &Endpoint,
+        _body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        Err(EncodeError::Unsupported { dialect: self.dialect(), operation: "such embeddings" })
+    }
+
+    /// The HTTP request that asks how many tokens a request of the provider's own protocol has.
+    ///
+    /// # Errors
+    /// The provider does not count, or not in this protocol.
+    fn encode_count(
+        &self,
+        _endpoint: &Endpoint,
+        _protocol: CallerProtocol,
+        _model: &str,
+        _body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        Err(EncodeError::Unsupported { dialect: self.dialect(), operation: "counting of tokens" })
+    }
+
     /// What an answer other than 2xx means.
     ///
     /// `now` is the time of receipt; it is looked at only where the provider names a date.
@@ -240,6 +282,20 @@ impl ResponsesDecoder for NoResponses {
 
     fn is_done(&self) -> bool {
         false
+    }
+}
+
+/// Where a protocol that puts its model into the body is spoken.
+fn passed_to(
+    dialect: Dialect,
+    paths: &[(CallerProtocol, &str)],
+    endpoint: &Endpoint,
+    protocol: CallerProtocol,
+    body: Bytes,
+) -> Result<Request<Bytes>, EncodeError> {
+    match paths.iter().find(|(spoken, _)| *spoken == protocol) {
+        Some((_, path)) => endpoint.post(path, body),
+        None => Err(EncodeError::Unsupported { dialect, operation: "such calls" }),
     }
 }
 

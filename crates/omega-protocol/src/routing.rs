@@ -89,13 +89,20 @@ pub(crate) fn is_openai_reasoning(model: &str) -> bool {
 /// - `model`: with or without a provider in front.
 /// - `request`: says more or less effort than the model's own.
 pub fn reasons_first(model: &str, request: &ChatRequest) -> bool {
-    match &request.reasoning_effort {
-        Some(ReasoningEffort::None | ReasoningEffort::Minimal) => return false,
-        Some(_) => return true,
-        None => {}
-    }
-    if let Some(thinking) = request.extra.get("thinking").filter(|thinking| !thinking.is_null()) {
-        return thinking["type"] != "disabled";
+    let thinking = request.extra.get("thinking").filter(|thinking| !thinking.is_null());
+    let thinking = thinking.map(|thinking| thinking["type"] != "disabled");
+    reasons_first_as_asked(model, request.reasoning_effort.as_ref(), thinking)
+}
+
+/// The same of a request that is known by its envelope.
+///
+/// - `effort`, `thinking`: what the request says of them, if anything.
+pub fn reasons_first_as_asked(model: &str, effort: Option<&ReasoningEffort>, thinking: Option<bool>) -> bool {
+    match (effort, thinking) {
+        (Some(ReasoningEffort::None | ReasoningEffort::Minimal), _) => return false,
+        (Some(_), _) => return true,
+        (None, Some(thinking)) => return thinking,
+        (None, None) => {}
     }
     let bare = route(model).map_or(model, |route| route.model).to_ascii_lowercase();
     let any = |words: &[&str]| words.iter().any(|word| bare.contains(word));
@@ -110,6 +117,32 @@ pub fn reasons_first(model: &str, request: &ChatRequest) -> bool {
         || (bare.starts_with("grok-") && !bare.starts_with("grok-3") && !bare.starts_with("grok-2"))
         || (bare.starts_with("gemini-")
             && !["gemini-1", "gemini-2.0"].iter().any(|old| bare.starts_with(old)))
+}
+
+/// Whether a model goes on from the last assistant message of a conversation as if it had written it (prefill).
+///
+/// Claude does up to its 4.5 generation, unless it thinks; from 4.6 on such a request is refused. Of no other vendor's
+/// models is it documented: they may answer anew instead.
+///
+/// Source: platform.claude.com, migration guide and release notes of 2026-02-05 ("Opus 4.6 does not support prefilling
+/// assistant messages"); livekit/agents#4907 and #7217 for Sonnet 4.6, 4.7, 4.8 and 5; read 2026-11-26.
+pub fn takes_prefill(dialect: Dialect, model: &str) -> bool {
+    if dialect != Dialect::Anthropic {
+        return false;
+    }
+    let bare = route(model).map_or(model, |route| route.model).to_ascii_lowercase();
+    let Some(rest) = bare.strip_prefix("claude-") else { return false };
+    if rest.starts_with("2") || rest.starts_with("3") || rest.starts_with("instant") {
+        return true;
+    }
+    // `claude-sonnet-4`, `claude-sonnet-4-20250514`, `claude-opus-4-1-20250805`: a version is one or two numbers of one
+    // digit, a date has eight.
+    let mut numbers = rest.split('-').skip(1).map(|part| part.parse::<u32>());
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(4)), None) => true,
+        (Some(Ok(4)), Some(Ok(minor))) => minor <= 5 || minor > 99,
+        _ => false,
+    }
 }
 
 fn strip_prefix_ignore_case<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {

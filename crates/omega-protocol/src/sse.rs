@@ -212,3 +212,48 @@ impl SseParser {
         if size > limit { Err(EventTooLarge { limit }) } else { Ok(()) }
     }
 }
+
+/// Finds where events end, for whoever passes them on as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct EventEnds {
+    /// The current line has bytes.
+    in_line: bool,
+    /// The last byte was a CR: with an LF behind it, it is one line end, else it was one by itself.
+    after_cr: bool,
+}
+
+impl EventEnds {
+    /// The length of the first event in `bytes`, its blank line included: what is left over from the pieces before has
+    /// been fed already. `None`: it does not end in here, and all of `bytes` has been taken note of.
+    pub fn next_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.after_cr && bytes[at] != b'\n' {
+                self.after_cr = false;
+                if self.end_of_line() {
+                    return Some(at);
+                }
+            }
+            let Some(found) = memchr::memchr2(b'\n', b'\r', &bytes[at..]) else {
+                self.in_line = true;
+                return None;
+            };
+            self.in_line |= found > 0;
+            at += found + 1;
+            if bytes[at - 1] == b'\r' {
+                self.after_cr = true;
+            } else {
+                self.after_cr = false;
+                if self.end_of_line() {
+                    return Some(at);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether the line that ends here is the blank one behind an event.
+    fn end_of_line(&mut self) -> bool {
+        !std::mem::replace(&mut self.in_line, false)
+    }
+}

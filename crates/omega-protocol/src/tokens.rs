@@ -13,12 +13,14 @@
 mod calibration;
 #[cfg_attr(not(feature = "tokenizer"), path = "tokens/no_tokenizer.rs")]
 mod tokenizer;
+mod weight;
 
 use serde_json::Value;
 use thiserror::Error;
 
 pub use self::calibration::Calibration;
 use self::tokenizer::Exact;
+pub(crate) use self::weight::Weight;
 
 use crate::provider::data_url;
 use crate::{
@@ -162,6 +164,11 @@ impl TokenCounter {
         }
         tally.unseen |= says_any(&request.extra, &["previous_response_id", "conversation", "prompt"]);
         self.total(tally, model)
+    }
+
+    /// Whether it counts the text of `model` exactly.
+    pub fn is_exact(&self, model: &str) -> bool {
+        self.exact.is_some_and(|exact| exact.knows(model))
     }
 
     fn tally<'a>(&self, model: &str) -> Tally<'a> {

@@ -252,3 +252,29 @@ fn the_routing_table_of_the_documentation_is_the_one_in_force() {
         }
     }
 }
+
+#[test]
+fn claude_takes_prefill_up_to_its_4_5_generation_and_nobody_else_is_known_to() {
+    use omega_protocol::takes_prefill;
+    for model in [
+        "claude-3-haiku-20240307",
+        "claude-sonnet-4",
+        "claude-sonnet-4-20250514",
+        "claude-opus-4-1-20250805",
+        "claude-opus-4-5",
+        "anthropic/claude-haiku-4-5-20251001",
+    ] {
+        assert!(takes_prefill(Dialect::Anthropic, model), "{model}");
+    }
+    for model in [
+        "claude-opus-4-6",
+        "claude-sonnet-4-6",
+        "claude-opus-4-8",
+        "claude-sonnet-5",
+        "claude-opus-5-5",
+        "claude-",
+    ] {
+        assert!(!takes_prefill(Dialect::Anthropic, model), "{model}");
+    }
+    assert!(!takes_prefill(Dialect::OpenAi, "gpt-5.2") && !takes_prefill(Dialect::Google, "gemini-2.5-pro"));
+}

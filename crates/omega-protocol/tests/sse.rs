@@ -175,3 +175,57 @@ proptest! {
         prop_assert_eq!(parse(bytes.chunks(1)), parse([bytes.as_slice()]));
     }
 }
+
+/// Cuts a stream into whole events, fed in pieces of these sizes.
+fn events_of(stream: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
+    let (mut ends, mut events, mut held) =
+        (omega_protocol::sse::EventEnds::default(), Vec::new(), Vec::new());
+    let (mut rest, mut sizes) = (stream, sizes.iter().cycle());
+    while !rest.is_empty() {
+        let size = (*sizes.next().expect("it is endless")).clamp(1, rest.len());
+        let (mut piece, after) = rest.split_at(size);
+        while let Some(end) = ends.next_end(piece) {
+            held.extend_from_slice(&piece[..end]);
+            events.push(std::mem::take(&mut held));
+            piece = &piece[end..];
+        }
+        held.extend_from_slice(piece);
+        rest = after;
+    }
+    events.push(held);
+    events
+}
+
+#[test]
+fn events_end_at_their_blank_line_whatever_ends_the_lines() {
+    for newline in ["\n", "\r\n", "\r"] {
+        let stream = "data: a\n\nevent: x\ndata: b\n\n: ping\n\ndata: c".replace('\n', newline);
+        for sizes in [[1_usize, 1], [2, 3], [7, 100], [1000, 1]] {
+            let events = events_of(stream.as_bytes(), &sizes);
+            let texts: Vec<&str> =
+                events.iter().map(|event| std::str::from_utf8(event).expect("text")).collect();
+            assert_eq!(texts.concat(), stream, "nothing is lost");
+            assert_eq!(texts.len(), 4, "{newline:?} {sizes:?}: {texts:?}");
+            assert!(texts[1].starts_with("event: x"), "{texts:?}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_cut_event_holds_two(stream in "(data: [a-z]{0,3}|:|\n|\r|\r\n){0,40}", sizes in proptest::collection::vec(1_usize..9, 1..6)) {
+        let events = events_of(stream.as_bytes(), &sizes);
+        proptest::prop_assert_eq!(events.concat(), stream.as_bytes());
+        for event in events {
+            let mut seen = 0;
+            let mut parser = SseParser::new();
+            let mut note = |item: Item<'_>| -> Result<(), omega_protocol::sse::EventTooLarge> {
+                seen += usize::from(matches!(item, Item::Event { .. }));
+                Ok(())
+            };
+            parser.push(&event, &mut note).expect("small");
+            parser.finish(&mut note).expect("small");
+            proptest::prop_assert!(seen <= 1, "{:?} holds {}", event, seen);
+        }
+    }
+}

@@ -17,12 +17,15 @@ use http::{HeaderMap, Request, StatusCode};
 use jiff::Timestamp;
 use omega_policy::QuotaHint;
 
-use super::{ChatDecoder, Dialect, Provider, Streaming};
-use crate::{ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError, hints};
+use super::{ChatDecoder, Dialect, Provider, Streaming, passed_to};
+use crate::{CallerProtocol, ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError, hints};
 
 /// Anthropic's protocol.
 #[derive(Debug)]
 pub(super) struct Anthropic;
+
+/// Where the caller's own protocol is spoken.
+const PATHS: [(CallerProtocol, &str); 1] = [(CallerProtocol::Messages, "/v1/messages")];
 
 impl Provider for Anthropic {
     fn dialect(&self) -> Dialect {
@@ -44,6 +47,28 @@ impl Provider for Anthropic {
 
     fn chat_decoder(&self) -> Box<dyn ChatDecoder> {
         Box::new(stream::Decoder::default())
+    }
+
+    fn encode_passed(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        _model: &str,
+        _streaming: Streaming,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        passed_to(self.dialect(), &PATHS, endpoint, protocol, body)
+    }
+
+    fn encode_count(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        _model: &str,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        let paths = [(CallerProtocol::Messages, "/v1/messages/count_tokens")];
+        passed_to(self.dialect(), &paths, endpoint, protocol, body)
     }
 
     fn classify(

@@ -21,7 +21,8 @@ use omega_policy::QuotaHint;
 
 use super::{ChatDecoder, Dialect, Provider, Streaming};
 use crate::{
-    ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint, ProviderError,
+    CallerProtocol, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
+    ProviderError,
 };
 
 /// Google's protocol.
@@ -62,6 +63,34 @@ impl Provider for Google {
 
     fn decode_embeddings(&self, body: &[u8]) -> Result<EmbeddingsResponse, ProviderError> {
         embeddings::answer(body)
+    }
+
+    fn encode_passed(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        model: &str,
+        streaming: Streaming,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        if protocol != CallerProtocol::GenerateContent {
+            return Err(EncodeError::Unsupported { dialect: Dialect::Google, operation: "such calls" });
+        }
+        let path = encode::path(endpoint.google_version(), model, encode::method(streaming))?;
+        endpoint.post(&path, body)
+    }
+
+    fn encode_count(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        model: &str,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        if protocol != CallerProtocol::GenerateContent {
+            return Err(EncodeError::Unsupported { dialect: Dialect::Google, operation: "such calls" });
+        }
+        endpoint.post(&encode::path(endpoint.google_version(), model, "countTokens")?, body)
     }
 
     fn classify(

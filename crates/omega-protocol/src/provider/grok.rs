@@ -16,10 +16,10 @@ use super::openai::{
     self, ChatStream, Flavour, ResponsesStream, Vendor, WireChat, WireResponses, decode_chat,
     decode_responses,
 };
-use super::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
+use super::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming, passed_to};
 use crate::{
-    ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError, ResponsesRequest, ResponsesResponse,
-    hints,
+    CallerProtocol, ChatRequest, ChatResponse, EncodeError, Endpoint, ProviderError, ResponsesRequest,
+    ResponsesResponse, hints,
 };
 
 /// xAI.
@@ -70,6 +70,17 @@ impl Provider for Grok {
 
     fn responses_decoder(&self) -> Box<dyn ResponsesDecoder> {
         Box::new(ResponsesStream::new(Vendor::Grok))
+    }
+
+    fn encode_passed(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        _model: &str,
+        _streaming: Streaming,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        passed_to(self.dialect(), &openai::PATHS, endpoint, protocol, body)
     }
 
     fn classify(

@@ -23,11 +23,15 @@ use http::{HeaderMap, Request, StatusCode};
 use jiff::Timestamp;
 use omega_policy::QuotaHint;
 
-use super::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
+use super::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming, passed_to};
 use crate::{
-    ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint, ProviderError,
-    ResponsesRequest, ResponsesResponse, Usage, hints,
+    CallerProtocol, ChatRequest, ChatResponse, EmbeddingsRequest, EmbeddingsResponse, EncodeError, Endpoint,
+    ProviderError, ResponsesRequest, ResponsesResponse, Usage, hints,
 };
+
+/// Where callers' own protocols are spoken.
+pub(super) const PATHS: [(CallerProtocol, &str); 2] =
+    [(CallerProtocol::ChatCompletions, "/chat/completions"), (CallerProtocol::Responses, "/responses")];
 
 /// OpenAI and its likes.
 pub(super) struct OpenAi;
@@ -95,6 +99,25 @@ impl Provider for OpenAi {
 
     fn responses_decoder(&self) -> Box<dyn ResponsesDecoder> {
         Box::new(ResponsesStream::new(Vendor::OpenAi))
+    }
+
+    fn encode_passed(
+        &self,
+        endpoint: &Endpoint,
+        protocol: CallerProtocol,
+        _model: &str,
+        _streaming: Streaming,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        passed_to(self.dialect(), &PATHS, endpoint, protocol, body)
+    }
+
+    fn encode_embeddings_passed(
+        &self,
+        endpoint: &Endpoint,
+        body: Bytes,
+    ) -> Result<Request<Bytes>, EncodeError> {
+        endpoint.post("/embeddings", body)
     }
 
     fn classify(

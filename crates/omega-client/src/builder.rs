@@ -11,11 +11,10 @@ use omega_transport::{HttpTransport, ProxySettings, Transport, TransportConfig, 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
 
-use crate::client::{Calls, Inner, UnifiedLLMClient};
+use crate::client::{Inner, UnifiedLLMClient};
 use crate::clock::{Clock, Dice, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
-use crate::hedge_budget::HedgeBudget;
 use crate::registry::Registry;
 use crate::telemetry;
 use crate::tenants::Tenants;
@@ -220,9 +219,7 @@ impl Builder {
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let (subscribers, _) = broadcast::channel(Events::CAPACITY);
         let registry = Registry::new(config, &clock, &subscribers)?;
-        for model in std::iter::once(&config.model).chain(&config.fallbacks) {
-            registry.target(model).map_err(|error| Error::new(ErrorKind::Config, error.message()))?;
-        }
+        every_model_is_served(config, &registry)?;
         let counter = counter(&config.estimates)?;
         let (transport, pool) = match transport {
             Some(transport) => (transport, None),
@@ -233,11 +230,9 @@ impl Builder {
             }
         };
         announce(&loaded);
-        let tenants = Tenants::default();
-        for (name, weight) in &tenant_weights {
-            let tenant = tenants.intern(name);
-            registry.members().iter().for_each(|member| member.scope.weigh_tenant(tenant, *weight));
-        }
+        let tenants = Arc::<Tenants>::default();
+        let tenant_weights: Arc<[(String, u32)]> = tenant_weights.into();
+        weigh_tenants(&loaded.config, &tenant_weights, &tenants, &registry);
         Ok(UnifiedLLMClient::from_inner(Inner {
             failover_wait: loaded.config.failover_wait,
             counter,
@@ -248,9 +243,10 @@ impl Builder {
             clock,
             dice: Dice::new(seed),
             subscribers,
-            calls: Calls::default(),
-            hedges: HedgeBudget::default(),
+            calls: Arc::default(),
+            hedges: Arc::default(),
             tenants,
+            tenant_weights,
         }))
     }
 }
@@ -259,6 +255,29 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Arguments keep keys as secrets, which their own `Debug` does not show.
         f.debug_struct("Builder").field("arguments", &self.arguments).finish_non_exhaustive()
+    }
+}
+
+/// Whether somebody is known for every model that the configuration names.
+pub(crate) fn every_model_is_served(config: &Config, registry: &Registry) -> Result<(), Error> {
+    let named = std::iter::once(&config.model).chain(&config.fallbacks);
+    for model in named.chain(config.aliases.keys()).flat_map(|name| config.meant_by(name)) {
+        registry.target(model).map_err(|error| Error::new(ErrorKind::Config, error.message()))?;
+    }
+    Ok(())
+}
+
+/// Gives each tenant its part: as its key says, or as the code does.
+pub(crate) fn weigh_tenants(
+    config: &Config,
+    given: &[(String, u32)],
+    tenants: &Tenants,
+    registry: &Registry,
+) {
+    let keys = config.keys.iter().map(|key| (key.tenant(), key.weight));
+    for (name, weight) in keys.chain(given.iter().map(|(name, weight)| (name.as_str(), *weight))) {
+        let tenant = tenants.intern(name);
+        registry.members().iter().for_each(|member| member.scope.weigh_tenant(tenant, weight));
     }
 }
 
@@ -284,7 +303,7 @@ fn wrong(error: ConfigError) -> Error {
     Error::new(ErrorKind::Config, error.to_string()).with_source(error)
 }
 
-fn refused(error: TransportError) -> Error {
+pub(crate) fn refused(error: TransportError) -> Error {
     Error::new(ErrorKind::Config, error.to_string()).with_source(error)
 }
 
@@ -343,7 +362,7 @@ fn provider<'c>(config: &'c mut Config, name: &str) -> Result<&'c mut omega_conf
 }
 
 /// What estimates input tokens. The tokenizer's tables are unpacked here, so that no call waits for them.
-fn counter(estimates: &Estimates) -> Result<TokenCounter, Error> {
+pub(crate) fn counter(estimates: &Estimates) -> Result<TokenCounter, Error> {
     match estimates.tokenizer {
         Tokenizer::Off => Ok(TokenCounter::by_bytes()),
         Tokenizer::Exact => TokenCounter::exact(estimates.exact_bytes_max).map_err(|missing| {
@@ -356,7 +375,10 @@ fn counter(estimates: &Estimates) -> Result<TokenCounter, Error> {
 }
 
 /// The transport's configuration with the certificates and proxies of ours.
-fn connecting(config: &Config, mut transport: TransportConfig) -> Result<TransportConfig, TransportError> {
+pub(crate) fn connecting(
+    config: &Config,
+    mut transport: TransportConfig,
+) -> Result<TransportConfig, TransportError> {
     if transport.ca_file.is_none() {
         transport.ca_file.clone_from(&config.tls.ca_file);
     }

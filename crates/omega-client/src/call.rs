@@ -99,12 +99,14 @@ pub(crate) struct Options {
     pub(crate) max_attempts: Option<u32>,
     pub(crate) priority: Priority,
     pub(crate) tenant: Option<String>,
+    /// Calls with the same number go to the same member of a pool while it has room.
+    pub(crate) wish: Option<u64>,
 }
 
 impl<R> Call<R> {
     pub(crate) fn split(self) -> (R, Options) {
         let Self { request, fallbacks, timeout, max_wait, max_attempts, priority, tenant } = self;
-        (request, Options { fallbacks, timeout, max_wait, max_attempts, priority, tenant })
+        (request, Options { fallbacks, timeout, max_wait, max_attempts, priority, tenant, wish: None })
     }
 }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use omega_config::Loaded;
+use omega_config::{Loaded, OnStreamBreak};
 use omega_policy::{TenantId, Timestamp};
-use omega_protocol::{ChatResponse, EmbeddingsResponse, ResponsesResponse, TokenCounter};
+use omega_protocol::{ChatResponse, EmbeddingsResponse, ResponsesResponse, Streaming, TokenCounter};
 use omega_transport::{HttpTransport, PoolStats, Transport};
 use tokio::sync::broadcast;
 
 use crate::answer::Answer;
 use crate::asked::Asked as _;
 use crate::builder::Builder;
-use crate::call::{ChatCall, EmbeddingsCall, Options, ResponsesCall};
+use crate::call::{Call, ChatCall, EmbeddingsCall, Options, ResponsesCall};
 use crate::clock::{Clock, Dice};
 use crate::driver::{Driver, Plan, Served};
 use crate::error::{Error, ErrorKind};
@@ -22,6 +22,10 @@ use crate::events::{ClientEvent, Events};
 use crate::exchange::{Embeddings, Exchange, StreamedChat, StreamedResponses, WholeChat, WholeResponses};
 use crate::hedge_budget::HedgeBudget;
 use crate::registry::{Registry, Target};
+use crate::relay::{
+    Answered, Core, Counted, Relay, RelayEmbeddings, RelayRequest, RelayStream, Relayed, RelayedAnswer,
+    Terms, Vectors,
+};
 use crate::stats::{self, ResilienceStats};
 use crate::streams::{ChatStream, ResponsesStream};
 use crate::tenants::Tenants;
@@ -45,7 +49,7 @@ use crate::tenants::Tenants;
 /// ```
 #[derive(Clone)]
 pub struct UnifiedLLMClient {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// Everything the clones of one client share.
@@ -61,9 +65,11 @@ pub(crate) struct Inner {
     /// Estimates what a request makes its model read.
     pub(crate) counter: TokenCounter,
     pub(crate) subscribers: broadcast::Sender<ClientEvent>,
-    pub(crate) calls: Calls,
-    pub(crate) hedges: HedgeBudget,
-    pub(crate) tenants: Tenants,
+    pub(crate) calls: Arc<Calls>,
+    pub(crate) hedges: Arc<HedgeBudget>,
+    pub(crate) tenants: Arc<Tenants>,
+    /// Weights given in code, beside those of the configuration's keys.
+    pub(crate) tenant_weights: Arc<[(String, u32)]>,
 }
 
 /// Counts of calls since the client was built.
@@ -147,6 +153,56 @@ impl UnifiedLLMClient {
         Ok(ResponsesStream::new(Arc::clone(&self.inner), served))
     }
 
+    /// Passes on a request of somebody who speaks one of the protocols, and gives back the answer in that protocol.
+    ///
+    /// Fallbacks that the request itself names hold unless the call names others. Where `streaming.on_stream_break` says so,
+    /// a stream that breaks is gone on with by another target.
+    ///
+    /// # Errors
+    /// As [`UnifiedLLMClient::chat`]; [`ErrorKind::Unsupported`] with [`Error::param`] where no target's protocol can
+    /// express the request.
+    pub async fn relay(&self, call: impl Into<Call<RelayRequest>>) -> Result<Relayed, Error> {
+        let (request, mut options) = call.into().split();
+        let core = Arc::new(request.into_core());
+        if options.fallbacks.is_none() {
+            options.fallbacks.clone_from(&core.envelope.fallbacks);
+        }
+        options.wish = self.inner.loaded.config.gateway.sticky.then_some(core.envelope.beginning);
+        self.inner.relay(core, options).await
+    }
+
+    /// Passes on a request for embeddings. Fallbacks hold only if the request or the call names them: vectors of different
+    /// models cannot be compared.
+    ///
+    /// # Errors
+    /// As [`UnifiedLLMClient::embeddings`].
+    pub async fn relay_embeddings(
+        &self,
+        call: impl Into<Call<RelayEmbeddings>>,
+    ) -> Result<RelayedAnswer, Error> {
+        let (request, mut options) = call.into().split();
+        let named = request.fallbacks().cloned();
+        options.fallbacks.get_or_insert_with(|| named.unwrap_or_default());
+        let answer = self.inner.whole(request, options).await?;
+        let Answer { response: Vectors { body, usage, request_id }, provider, model, attempts, queued } =
+            answer;
+        Ok(RelayedAnswer { body, provider, model, attempts, queued, usage, request_id })
+    }
+
+    /// How many tokens a request has: asked of its provider if that speaks the caller's protocol, outside every limit;
+    /// else estimated.
+    ///
+    /// # Errors
+    /// Nobody serves the model; the provider refused or could not be reached.
+    pub async fn count_tokens(&self, request: RelayRequest) -> Result<Counted, Error> {
+        self.inner.count_tokens(request).await
+    }
+
+    /// The name of the provider that would be asked for a model first, if any is known.
+    pub fn provider_of(&self, model: &str) -> Option<String> {
+        self.inner.registry.target(model).ok().map(|target| target.member.name.to_string())
+    }
+
     /// How every provider is doing. Serialises to the specification's dictionary.
     pub fn resilience_stats(&self) -> ResilienceStats {
         stats::collect(&self.inner)
@@ -209,19 +265,47 @@ impl Inner {
         Ok(Answer { response, provider, model: target.model, attempts, queued })
     }
 
+    async fn relay(self: &Arc<Self>, core: Arc<Core>, options: Options) -> Result<Relayed, Error> {
+        let on_break = self.loaded.config.on_stream_break;
+        let tracks = core.streaming == Streaming::Stream && on_break != OnStreamBreak::Error;
+        let _running = Running::new(&self.calls);
+        let plan = self.counted(self.plan(&core.envelope.model, options))?;
+        let recovery = tracks.then(|| {
+            let Plan { started, deadline, max_attempts, priority, tenant, .. } = plan;
+            let terms = Terms { started, deadline, max_attempts, priority, tenant };
+            (plan.targets.clone(), terms, on_break == OnStreamBreak::Continue)
+        });
+        let relay = Relay::new(Arc::clone(&core), tracks, plan.targets.first());
+        let served = Driver::new(self, relay, plan).run().await;
+        let served = self.counted(served)?;
+        self.calls.answered.fetch_add(1, Ordering::Relaxed);
+        let Served { answer, target, attempts, max_attempts, queued, open } = served;
+        Ok(match answer {
+            Answered::Whole { body, usage, request_id } => {
+                let (provider, model) = (target.member.name.to_string(), target.model);
+                Relayed::Whole(RelayedAnswer { body, provider, model, attempts, queued, usage, request_id })
+            }
+            Answered::Stream { begun, passes } => {
+                let served = Served { answer: *begun, target, attempts, max_attempts, queued, open };
+                Relayed::Stream(RelayStream::new(Arc::clone(self), core, served, passes, recovery))
+            }
+        })
+    }
+
+    /// Counts a call that failed.
+    fn counted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            self.calls.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
     async fn run<E: Exchange>(&self, exchange: E, options: Options) -> Result<Served<E::Answer>, Error> {
         let _running = Running::new(&self.calls);
-        let plan = match self.plan(exchange.asked().model(), options) {
-            Ok(plan) => plan,
-            Err(error) => {
-                self.calls.failed.fetch_add(1, Ordering::Relaxed);
-                return Err(error);
-            }
-        };
-        let served = Driver::new(self, exchange, plan).run().await;
-        let counter = if served.is_ok() { &self.calls.answered } else { &self.calls.failed };
-        counter.fetch_add(1, Ordering::Relaxed);
-        served
+        let plan = self.counted(self.plan(exchange.asked().model(), options))?;
+        let served = self.counted(Driver::new(self, exchange, plan).run().await)?;
+        self.calls.answered.fetch_add(1, Ordering::Relaxed);
+        Ok(served)
     }
 
     /// The model asked for and its fallbacks, each with its provider, each once.
@@ -229,13 +313,14 @@ impl Inner {
         let config = &self.loaded.config;
         let model = if model.trim().is_empty() { &config.model } else { model };
         let fallbacks = options.fallbacks.as_ref().unwrap_or(&config.fallbacks);
+        let wish = || options.wish.unwrap_or_else(|| self.dice.word());
+        let named = std::iter::once(model).chain(fallbacks.iter().map(String::as_str));
         let mut targets: Vec<Target> = Vec::with_capacity(1 + fallbacks.len());
-        for model in std::iter::once(model).chain(fallbacks.iter().map(String::as_str)) {
-            let target = self.registry.target(model)?;
-            let is_new =
-                |known: &Target| known.model != target.model || !Arc::ptr_eq(&known.member, &target.member);
-            if targets.iter().all(is_new) {
-                targets.push(target);
+        for model in named.flat_map(|name| config.meant_by(name)) {
+            for target in self.registry.pool(self.registry.target(model)?, &wish) {
+                if !targets.iter().any(|known| known.is(&target)) {
+                    targets.push(target);
+                }
             }
         }
         let started = self.clock.now();

@@ -94,6 +94,11 @@ impl Dice {
     }
 
     /// One throw.
+    /// Any number.
+    pub(crate) fn word(&self) -> u64 {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).u64(..)
+    }
+
     pub(crate) fn roll(&self) -> Chance {
         let mut rng = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Chance::from_bits(rng.u64(..))

@@ -11,8 +11,6 @@ mod hedge;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::Request;
 use omega_policy::{Call, Demand, FailureKind, GiveUp, Priority, Rejection, TenantId, Timestamp, Verdict};
 use omega_protocol::{ProviderError, Streaming};
 
@@ -21,7 +19,7 @@ use crate::asked::Asked as _;
 use crate::client::Inner;
 use crate::error::{Error, ErrorKind};
 use crate::events::ClientEvent;
-use crate::exchange::{Complete, Exchange, Facts, Received};
+use crate::exchange::{Complete, Encoded, Exchange, Facts, Received};
 use crate::registry::Target;
 use crate::scope::{Counters, Decision, Held, Place};
 use crate::send::Outgoing;
@@ -56,6 +54,13 @@ pub(crate) struct Served<A> {
     pub(crate) queued: Duration,
     /// For a stream that has begun: the permit, and the call to complete with it.
     pub(crate) open: Option<(Held, Call)>,
+}
+
+impl<A> Served<A> {
+    pub(crate) fn map<B>(self, change: impl FnOnce(A) -> B) -> Served<B> {
+        let Self { answer, target, attempts, max_attempts, queued, open } = self;
+        Served { answer: change(answer), target, attempts, max_attempts, queued, open }
+    }
 }
 
 /// The loop over one call.
@@ -129,7 +134,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
 
     /// Runs the call to its end.
     pub(crate) async fn run(mut self) -> Result<Served<E::Answer>, Error> {
-        let (mut index, mut carried) = (0, None);
+        let (mut index, mut carried) = (0, self.take_room());
         while index < self.plan.targets.len() {
             let (next, why) = match self.ask(index, carried.take()).await {
                 Asked::Answered(served) => return Ok(*served),
@@ -152,6 +157,27 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Err(self.conclusion())
     }
 
+    /// A permit at the first of those who stand beside the first target that has one now; that one is asked first then.
+    fn take_room(&mut self) -> Option<Held> {
+        let head = self.plan.targets.first()?.member.head();
+        let model = &self.plan.targets[0].model;
+        let is_beside = |target: &&Target| target.member.head() == head && target.model == *model;
+        let mates = self.plan.targets.iter().take_while(is_beside).count();
+        if mates < 2 {
+            return None;
+        }
+        let now = self.client.clock.now();
+        for at in 0..mates {
+            let target = &self.plan.targets[at];
+            let call = self.call(target, &self.facts(target), now);
+            if let Some(held) = target.member.scope.admit_now(&call, now) {
+                self.plan.targets[..=at].rotate_right(1);
+                return Some(held);
+            }
+        }
+        None
+    }
+
     /// Asks one target until it has answered or there is no use in asking it again.
     async fn ask(&mut self, index: usize, mut carried: Option<Held>) -> Asked<E::Answer> {
         match self.hopeless.take_if(|(at, _)| *at == index) {
@@ -161,7 +187,7 @@ impl<'c, E: Exchange> Driver<'c, E> {
         }
         let target = self.plan.targets[index].clone();
         let guard = self.client.loaded.config.guard_whole_answers && !target.refuses_streams();
-        let (mut request, mut streaming) = match self.encode(&target, guard) {
+        let mut encoded = match self.encode(&target, guard) {
             Ok(encoded) => encoded,
             Err(error) => return Asked::Next(error),
         };
@@ -197,9 +223,10 @@ impl<'c, E: Exchange> Driver<'c, E> {
                     return Asked::Moved { to, held, why: self.moved(&target, &began) };
                 }
             };
+            let streaming = encoded.streaming;
             let limits = self.limits(&target, &call, streaming, facts.reasons_first);
             let watch = Watch::new(Arc::clone(&self.client.clock), limits, sent_at, self.plan.deadline);
-            let outgoing = Outgoing { request: request.clone(), streaming, watch };
+            let outgoing = Outgoing { encoded: encoded.clone(), watch };
             let Landed { held, result, hedge } =
                 match self.dispatch(index, &target, outgoing, &facts, held, &began).await {
                     Ok(landed) => landed,
@@ -225,7 +252,9 @@ impl<'c, E: Exchange> Driver<'c, E> {
                     };
                 }
                 Err(Fault::Provider(said)) => {
-                    let unwanted = E::WHOLE && streaming == Streaming::Stream && refuses_to_stream(&said);
+                    let unwanted = self.exchange.wants_whole()
+                        && streaming == Streaming::Stream
+                        && refuses_to_stream(&said);
                     let now = self.client.clock.now();
                     call.alternative = call.alternative && self.has_fitting_alternative(index, now);
                     let retries = Retries::AsAllowed;
@@ -246,9 +275,9 @@ impl<'c, E: Exchange> Driver<'c, E> {
                     }
                     if unwanted
                         && call.attempts < self.plan.max_attempts
-                        && let Ok(encoded) = self.encode(&target, false)
+                        && let Ok(whole) = self.encode(&target, false)
                     {
-                        (request, streaming) = encoded;
+                        encoded = whole;
                         continue;
                     }
                     match then {
@@ -274,26 +303,30 @@ impl<'c, E: Exchange> Driver<'c, E> {
     }
 
     /// The request as this target takes it, or a record of why it does not.
-    fn encode(&mut self, target: &Target, guard: bool) -> Result<(Request<Bytes>, Streaming), Error> {
-        self.try_encode(target, guard).map_err(|(kind, message)| {
+    fn encode(&mut self, target: &Target, guard: bool) -> Result<Encoded<E::How>, Error> {
+        self.try_encode(target, guard).map_err(|error| {
             let began = Began { at: self.client.clock.now(), queued: Duration::ZERO };
-            self.record(target, &began, AttemptOutcome::Skipped { message: message.clone() });
-            Error::new(kind, message).at(&target.member.name, &target.model)
+            let message = error.message().to_owned();
+            self.record(target, &began, AttemptOutcome::Skipped { message });
+            error.at(&target.member.name, &target.model)
         })
     }
 
-    fn try_encode(
-        &mut self,
-        target: &Target,
-        guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), (ErrorKind, String)> {
+    fn try_encode(&mut self, target: &Target, guard: bool) -> Result<Encoded<E::How>, Error> {
         let member = &target.member;
-        let endpoint = member.endpoint().map_err(|missing| (ErrorKind::Config, missing.to_owned()))?;
+        let endpoint = match self.exchange.brings_key(member) {
+            true => member.endpoint_for_own_key(),
+            false => member.endpoint(),
+        };
+        let endpoint = endpoint.map_err(|missing| Error::new(ErrorKind::Config, missing))?;
         if self.exchange.asked().model() != target.model {
             self.exchange.asked_mut().set_model(&target.model);
         }
         let encoded = self.exchange.encode(member.provider(), endpoint, guard);
-        encoded.map_err(|error| (ErrorKind::Unsupported, error.to_string()))
+        encoded.map_err(|error| {
+            let field = error.named_field().map(str::to_owned);
+            Error::new(ErrorKind::Unsupported, error.to_string()).about(field)
+        })
     }
 
     fn call(&self, target: &Target, facts: &Facts, now: Timestamp) -> Call {

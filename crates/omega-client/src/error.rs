@@ -4,13 +4,14 @@
 //! search for them. It never contains a key or a prompt that OMEGA itself put there; the provider's own words are
 //! bounded.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use omega_policy::{Failure, FailureKind, HINT_MAX, Scope};
-use omega_protocol::ProviderError;
+use omega_protocol::{CallerError, ProviderError};
 
 use crate::Attempt;
 
@@ -29,6 +30,7 @@ struct Inner {
     status: Option<u16>,
     code: Option<String>,
     error_type: Option<String>,
+    param: Option<String>,
     request_id: Option<String>,
     attempts: Vec<Attempt>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
@@ -87,7 +89,29 @@ impl Origin {
     }
 }
 
+/// The code of a model that nobody is known to serve; OpenAI's word for it.
+pub(crate) const UNKNOWN_MODEL: &str = "model_not_found";
+
 impl ErrorKind {
+    /// A word for it, where the provider has none.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::CircuitOpen => "circuit_open",
+            Self::RateLimited => "rate_limit_exceeded",
+            Self::QuotaExhausted => "insufficient_quota",
+            Self::Authentication => "authentication_failed",
+            Self::InvalidRequest => "invalid_request",
+            Self::ContextLength => "context_length_exceeded",
+            Self::ContentFilter => "content_filter",
+            Self::Provider => "provider_error",
+            Self::StreamBroken => "stream_broken",
+            Self::Deadline => "deadline_exceeded",
+            Self::Transport => "provider_unreachable",
+            Self::Config => "not_configured",
+            Self::Unsupported => "unsupported",
+        }
+    }
+
     /// The kind of a provider's failure.
     pub(crate) fn of(failure: FailureKind) -> Self {
         match failure {
@@ -127,6 +151,7 @@ impl Error {
             status: None,
             code: None,
             error_type: None,
+            param: None,
             request_id: None,
             attempts: Vec::new(),
             source: None,
@@ -143,6 +168,7 @@ impl Error {
         inner.retry_after = advised_wait(&error.failure);
         inner.status = error.status;
         inner.request_id.clone_from(&error.request_id);
+        inner.param.clone_from(&error.param);
         inner.code.clone_from(&error.code);
         inner.error_type.clone_from(&error.error_type);
         inner.source = Some(Arc::new(error));
@@ -152,6 +178,18 @@ impl Error {
     pub(crate) fn at(mut self, provider: &str, model: &str) -> Self {
         self.0.provider = Some(provider.to_owned());
         self.0.model = Some(model.to_owned());
+        self
+    }
+
+    /// Names the field of the request that is in the way.
+    pub(crate) fn about(mut self, field: Option<String>) -> Self {
+        self.0.param = field;
+        self
+    }
+
+    /// Gives it a code of ours.
+    pub(crate) fn with_code(mut self, code: &str) -> Self {
+        self.0.code = Some(code.to_owned());
         self
     }
 
@@ -175,6 +213,43 @@ impl Error {
     pub(crate) fn into_broken_stream(mut self) -> Self {
         self.0.kind = ErrorKind::StreamBroken;
         self
+    }
+
+    /// A stream that broke, and not by a word of its provider's.
+    pub(crate) fn stream_broken(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::StreamBroken, message)
+    }
+
+    /// The same for somebody who was to get the answer in a protocol of its own.
+    ///
+    /// - `request_id`: under which the call is logged.
+    pub fn for_caller<'e>(&'e self, request_id: &'e str) -> CallerError<'e> {
+        let text = |text: Option<&'e str>| text.map(Cow::Borrowed);
+        CallerError {
+            status: self.status_for_caller(),
+            message: Cow::Owned(self.to_string()),
+            error_type: text(self.error_type()),
+            code: Some(Cow::Borrowed(self.code().unwrap_or(self.kind().code()))),
+            param: text(self.param()),
+            request_id: (!request_id.is_empty()).then_some(Cow::Borrowed(request_id)),
+            retry_after: self.retry_after(),
+        }
+    }
+
+    /// The HTTP status for a caller: the provider's own, where it answered with an error.
+    fn status_for_caller(&self) -> u16 {
+        match (self.status(), self.kind()) {
+            (Some(status @ 400..=599), _) => status,
+            (_, ErrorKind::RateLimited | ErrorKind::QuotaExhausted) => 429,
+            (_, ErrorKind::CircuitOpen) => 503,
+            (_, ErrorKind::Authentication) => 401,
+            (_, ErrorKind::InvalidRequest) if self.code() == Some(UNKNOWN_MODEL) => 404,
+            (_, ErrorKind::InvalidRequest | ErrorKind::ContextLength) => 400,
+            (_, ErrorKind::ContentFilter | ErrorKind::Unsupported) => 400,
+            (_, ErrorKind::Deadline) => 504,
+            (_, ErrorKind::Config) => 500,
+            (_, ErrorKind::Provider | ErrorKind::StreamBroken | ErrorKind::Transport) => 502,
+        }
     }
 
     /// Adds to the message.
@@ -226,6 +301,11 @@ impl Error {
     /// The provider's error type.
     pub fn error_type(&self) -> Option<&str> {
         self.0.error_type.as_deref()
+    }
+
+    /// The field of the request that it is about.
+    pub fn param(&self) -> Option<&str> {
+        self.0.param.as_deref()
     }
 
     /// The provider's id of the request, for its support.

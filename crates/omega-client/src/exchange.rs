@@ -13,6 +13,7 @@ use omega_transport::Body;
 
 use crate::asked::Asked;
 use crate::reader::{ANSWER_BYTES_MAX, Chat, Format, More, Reader, Responses, broken};
+use crate::registry::Member;
 use crate::scope::Held;
 use crate::watch::{Fault, Watch};
 
@@ -63,6 +64,15 @@ impl<A> Received<A> {
     fn new(answer: A, state: Complete) -> Self {
         Self { answer, state, unstreamed: false }
     }
+
+    /// A whole one.
+    pub(crate) fn whole(answer: A, usage: Option<Usage>) -> Self {
+        Self::new(answer, Complete::Whole(usage))
+    }
+
+    pub(crate) fn map<B>(self, change: impl FnOnce(A) -> B) -> Received<B> {
+        Received { answer: change(self.answer), state: self.state, unstreamed: self.unstreamed }
+    }
 }
 
 /// Whether an answer is whole.
@@ -74,17 +84,32 @@ pub(crate) enum Complete {
     Begun,
 }
 
+/// A request as one target takes it.
+#[derive(Clone)]
+pub(crate) struct Encoded<H> {
+    pub(crate) request: Request<Bytes>,
+    /// Whether it asks for a stream.
+    pub(crate) streaming: Streaming,
+    pub(crate) how: H,
+}
+
 /// One call: encodes itself for a target, reads its answer.
 pub(crate) trait Exchange: Send + 'static {
     type Asked: Asked;
     type Answer: Send;
-    /// Whether the caller wants the answer whole, so that asking for a stream is our own idea.
-    const WHOLE: bool;
+    /// What the reading of an answer needs to know of how it was asked for.
+    type How: Clone + Send + Sync;
     /// Whether text is generated. What is not (vectors) comes promptly.
     const GENERATES: bool = true;
 
     fn asked(&self) -> &Self::Asked;
     fn asked_mut(&mut self) -> &mut Self::Asked;
+    /// Whether the caller wants the answer whole, so that asking for a stream is our own idea.
+    fn wants_whole(&self) -> bool;
+    /// Whether the call has a key of its own for this provider.
+    fn brings_key(&self, _member: &Member) -> bool {
+        false
+    }
     /// The request, and whether it asks for a stream: what follows the head is then guarded piece by piece.
     ///
     /// - `guard`: ask for a stream where the caller wants the whole. Does not concern a stream the caller wants.
@@ -93,8 +118,11 @@ pub(crate) trait Exchange: Send + 'static {
         provider: &dyn Provider,
         endpoint: &Endpoint,
         guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError>;
-    fn receive(incoming: Incoming<'_>) -> impl Future<Output = Result<Received<Self::Answer>, Fault>> + Send;
+    ) -> Result<Encoded<Self::How>, EncodeError>;
+    fn receive(
+        incoming: Incoming<'_>,
+        how: Self::How,
+    ) -> impl Future<Output = Result<Received<Self::Answer>, Fault>> + Send;
 }
 
 /// A chat call whose answer is wanted whole.
@@ -105,7 +133,7 @@ pub(crate) struct WholeChat {
 impl Exchange for WholeChat {
     type Asked = ChatRequest;
     type Answer = ChatResponse;
-    const WHOLE: bool = true;
+    type How = ();
 
     fn asked(&self) -> &ChatRequest {
         &self.request
@@ -115,18 +143,22 @@ impl Exchange for WholeChat {
         &mut self.request
     }
 
+    fn wants_whole(&self) -> bool {
+        true
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
         endpoint: &Endpoint,
         guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError> {
+    ) -> Result<Encoded<()>, EncodeError> {
         stream_if(guard && !speaks(&self.request), |streaming| {
             provider.encode_chat(endpoint, &self.request, streaming)
         })
     }
 
-    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<ChatResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>, _how: ()) -> Result<Received<ChatResponse>, Fault> {
         if incoming.is_whole() {
             let response = incoming.provider.decode_chat(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
@@ -162,7 +194,7 @@ pub(crate) struct StreamedChat {
 impl Exchange for StreamedChat {
     type Asked = ChatRequest;
     type Answer = Begun<Chat>;
-    const WHOLE: bool = false;
+    type How = ();
 
     fn asked(&self) -> &ChatRequest {
         &self.request
@@ -172,16 +204,24 @@ impl Exchange for StreamedChat {
         &mut self.request
     }
 
+    fn wants_whole(&self) -> bool {
+        false
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
         endpoint: &Endpoint,
         _guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError> {
-        Ok((provider.encode_chat(endpoint, &self.request, Streaming::Stream)?, Streaming::Stream))
+    ) -> Result<Encoded<()>, EncodeError> {
+        Ok(Encoded {
+            request: provider.encode_chat(endpoint, &self.request, Streaming::Stream)?,
+            streaming: Streaming::Stream,
+            how: (),
+        })
     }
 
-    async fn receive(incoming: Incoming<'_>) -> Result<Received<Begun<Chat>>, Fault> {
+    async fn receive(incoming: Incoming<'_>, _how: ()) -> Result<Received<Begun<Chat>>, Fault> {
         let (reader, facts, held) = incoming.reader::<Chat>(incoming_chat);
         begin(reader, facts, held).await
     }
@@ -195,7 +235,7 @@ pub(crate) struct WholeResponses {
 impl Exchange for WholeResponses {
     type Asked = ResponsesRequest;
     type Answer = ResponsesResponse;
-    const WHOLE: bool = true;
+    type How = ();
 
     fn asked(&self) -> &ResponsesRequest {
         &self.request
@@ -205,12 +245,16 @@ impl Exchange for WholeResponses {
         &mut self.request
     }
 
+    fn wants_whole(&self) -> bool {
+        true
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
         endpoint: &Endpoint,
         guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError> {
+    ) -> Result<Encoded<()>, EncodeError> {
         // A response made in the background is answered at once with its id; there is no stream to guard.
         let background = self.request.extra.get("background").is_some_and(|value| *value == true);
         stream_if(guard && !background, |streaming| {
@@ -218,7 +262,7 @@ impl Exchange for WholeResponses {
         })
     }
 
-    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<ResponsesResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>, _how: ()) -> Result<Received<ResponsesResponse>, Fault> {
         if incoming.is_whole() {
             let response = incoming.provider.decode_responses(&incoming.whole_body().await?)?;
             let usage = response.usage.as_ref().map(Usage::from);
@@ -248,7 +292,7 @@ pub(crate) struct StreamedResponses {
 impl Exchange for StreamedResponses {
     type Asked = ResponsesRequest;
     type Answer = Begun<Responses>;
-    const WHOLE: bool = false;
+    type How = ();
 
     fn asked(&self) -> &ResponsesRequest {
         &self.request
@@ -258,16 +302,24 @@ impl Exchange for StreamedResponses {
         &mut self.request
     }
 
+    fn wants_whole(&self) -> bool {
+        false
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
         endpoint: &Endpoint,
         _guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError> {
-        Ok((provider.encode_responses(endpoint, &self.request, Streaming::Stream)?, Streaming::Stream))
+    ) -> Result<Encoded<()>, EncodeError> {
+        Ok(Encoded {
+            request: provider.encode_responses(endpoint, &self.request, Streaming::Stream)?,
+            streaming: Streaming::Stream,
+            how: (),
+        })
     }
 
-    async fn receive(incoming: Incoming<'_>) -> Result<Received<Begun<Responses>>, Fault> {
+    async fn receive(incoming: Incoming<'_>, _how: ()) -> Result<Received<Begun<Responses>>, Fault> {
         let (reader, facts, held) = incoming.reader::<Responses>(incoming_responses);
         begin(reader, facts, held).await
     }
@@ -281,7 +333,7 @@ pub(crate) struct Embeddings {
 impl Exchange for Embeddings {
     type Asked = EmbeddingsRequest;
     type Answer = EmbeddingsResponse;
-    const WHOLE: bool = true;
+    type How = ();
     const GENERATES: bool = false;
 
     fn asked(&self) -> &EmbeddingsRequest {
@@ -292,16 +344,24 @@ impl Exchange for Embeddings {
         &mut self.request
     }
 
+    fn wants_whole(&self) -> bool {
+        true
+    }
+
     fn encode(
         &self,
         provider: &dyn Provider,
         endpoint: &Endpoint,
         _guard: bool,
-    ) -> Result<(Request<Bytes>, Streaming), EncodeError> {
-        Ok((provider.encode_embeddings(endpoint, &self.request)?, Streaming::Whole))
+    ) -> Result<Encoded<()>, EncodeError> {
+        Ok(Encoded {
+            request: provider.encode_embeddings(endpoint, &self.request)?,
+            streaming: Streaming::Whole,
+            how: (),
+        })
     }
 
-    async fn receive(mut incoming: Incoming<'_>) -> Result<Received<EmbeddingsResponse>, Fault> {
+    async fn receive(mut incoming: Incoming<'_>, _how: ()) -> Result<Received<EmbeddingsResponse>, Fault> {
         let provider = incoming.provider;
         let body = incoming.whole_body().await?;
         let answer = provider.decode_embeddings(&body)?;
@@ -324,12 +384,12 @@ impl<'a> Incoming<'a> {
     }
 
     /// The body in one piece, under the clocks.
-    async fn whole_body(&mut self) -> Result<Bytes, Fault> {
+    pub(crate) async fn whole_body(&mut self) -> Result<Bytes, Fault> {
         let body = self.watch.over(self.body.collect(ANSWER_BYTES_MAX)).await?;
         Ok(body.map_err(|error| broken(&error))?)
     }
 
-    fn reader<F: Format>(
+    pub(crate) fn reader<F: Format>(
         self,
         decoder: impl FnOnce(&'static dyn Provider) -> Box<F::Decoder>,
     ) -> (Reader<F>, &'a Facts, &'a mut Held) {
@@ -345,7 +405,7 @@ impl<'a> Incoming<'a> {
 }
 
 /// Whether it wants to be answered in sound. Pieces of sound put together are not the file that was asked for.
-fn speaks(request: &ChatRequest) -> bool {
+pub(crate) fn speaks(request: &ChatRequest) -> bool {
     request.extra.contains_key("audio")
 }
 
@@ -353,11 +413,11 @@ fn speaks(request: &ChatRequest) -> bool {
 fn stream_if(
     wanted: bool,
     encode: impl Fn(Streaming) -> Result<Request<Bytes>, EncodeError>,
-) -> Result<(Request<Bytes>, Streaming), EncodeError> {
+) -> Result<Encoded<()>, EncodeError> {
     if wanted && let Ok(request) = encode(Streaming::Stream) {
-        return Ok((request, Streaming::Stream));
+        return Ok(Encoded { request, streaming: Streaming::Stream, how: () });
     }
-    Ok((encode(Streaming::Whole)?, Streaming::Whole))
+    Ok(Encoded { request: encode(Streaming::Whole)?, streaming: Streaming::Whole, how: () })
 }
 
 /// Reads to the terminator. Nothing has reached the caller by then, so a break anywhere can be retried unseen.
@@ -386,7 +446,7 @@ async fn read_whole<F: Format>(
 }
 
 /// Reads up to the first content and holds back what comes before it.
-async fn begin<F: Format>(
+pub(crate) async fn begin<F: Format>(
     mut reader: Reader<F>,
     facts: &Facts,
     held: &mut Held,

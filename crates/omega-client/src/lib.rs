@@ -35,10 +35,13 @@ mod driver;
 mod error;
 mod events;
 mod exchange;
+mod gate;
 mod hedge_budget;
 mod reader;
 mod refusal;
 mod registry;
+mod relay;
+mod reload;
 mod scope;
 mod send;
 mod stats;
@@ -55,6 +58,8 @@ pub use client::UnifiedLLMClient;
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Origin};
 pub use events::{ClientEvent, Events, EventsError, TransitionEvent};
+pub use gate::{Gate, GateLimits, Pass};
+pub use relay::{Counted, RelayEmbeddings, RelayRequest, RelayStream, Relayed, RelayedAnswer};
 pub use stats::{
     CallDetails, CircuitBreakerStats, Details, PoolDetails, ProviderDetails, RateLimiterStats,
     ResilienceStats,
@@ -66,9 +71,10 @@ pub use telemetry::LOG_TARGET;
 pub use omega_config::{Config, Environment, FileChoice, Loaded, Sources};
 pub use omega_policy::{BreakerState, FailureKind, Priority, Usage as TokenUsage};
 pub use omega_protocol::{
-    ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, EmbeddingsRequest, EmbeddingsResponse,
-    FinishReason, Message, ReasoningEffort, ResponseEvent, ResponseFormat, ResponsesRequest,
-    ResponsesResponse, Role, Tool, ToolChoice, Usage,
+    CallerError, CallerProtocol, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart,
+    EmbeddingsRequest, EmbeddingsResponse, FinishReason, Message, ReasoningEffort, RequestError,
+    ResponseEvent, ResponseFormat, ResponsesRequest, ResponsesResponse, Role, Streaming, Tool, ToolChoice,
+    Usage,
 };
 pub use omega_transport::{PoolStats, Transport, TransportConfig};
 

@@ -6,6 +6,7 @@
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::HeaderMap;
 use omega_policy::{Timestamp, Usage};
 use omega_protocol::{ChatChunk, ChatDecoder, ProviderError, ResponseEvent, ResponsesDecoder};
@@ -29,7 +30,7 @@ pub(crate) trait Format: Send + 'static {
 
     fn push(
         decoder: &mut Self::Decoder,
-        bytes: &[u8],
+        bytes: &Bytes,
         out: &mut Vec<Self::Item>,
     ) -> Result<(), ProviderError>;
     fn finish(decoder: &mut Self::Decoder, out: &mut Vec<Self::Item>) -> Result<(), ProviderError>;
@@ -49,7 +50,7 @@ impl Format for Chat {
 
     fn push(
         decoder: &mut Self::Decoder,
-        bytes: &[u8],
+        bytes: &Bytes,
         out: &mut Vec<ChatChunk>,
     ) -> Result<(), ProviderError> {
         decoder.push(bytes, out)
@@ -90,7 +91,7 @@ impl Format for Responses {
 
     fn push(
         decoder: &mut Self::Decoder,
-        bytes: &[u8],
+        bytes: &Bytes,
         out: &mut Vec<ResponseEvent>,
     ) -> Result<(), ProviderError> {
         decoder.push(bytes, out)

@@ -10,8 +10,23 @@ use crate::watch::seconds;
 /// A refusal, as the error that a caller gets.
 pub(crate) fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -> Error {
     let name = &target.member.name;
+    let limits = format!("rate_limiting.{name}");
+    rejection_of(name, &target.model, &limits, rejection, now).at(name, &target.model)
+}
+
+/// The same without a provider.
+///
+/// - `name`: whose limit or circuit it is.
+/// - `limits`: where its limits are set.
+pub(crate) fn rejection_of(
+    name: &str,
+    model: &str,
+    limits: &str,
+    rejection: &Rejection,
+    now: Timestamp,
+) -> Error {
     let wait = |at: &Timestamp| at.saturating_since(now);
-    let error = match rejection {
+    match rejection {
         Rejection::CircuitOpen { retry_at } => {
             let wait = wait(retry_at);
             let message = format!("circuit for {name} is open; next try in {} s", seconds(wait));
@@ -19,7 +34,7 @@ pub(crate) fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -
         }
         Rejection::ModelBlocked { until } => {
             let wait = wait(until);
-            let model = telemetry::one_line(&target.model);
+            let model = telemetry::one_line(model);
             let message = format!("{name}: the quota for {model} is spent; it resets in {} s", seconds(wait));
             Error::new(ErrorKind::QuotaExhausted, message).with_retry_after(Some(wait))
         }
@@ -29,7 +44,7 @@ pub(crate) fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -
                 ErrorKind::RateLimited,
                 format!(
                     "{name}: the call needs {requested} {what} and the limit is {limit}; no wait helps. Make it \
-                     smaller, or raise the limit in rate_limiting.{name}"
+                     smaller, or raise the limit in {limits}"
                 ),
             )
         }
@@ -48,8 +63,7 @@ pub(crate) fn rejected(target: &Target, rejection: &Rejection, now: Timestamp) -
             Error::new(ErrorKind::RateLimited, message).with_retry_after(Some(wait))
         }
         _ => Error::new(ErrorKind::RateLimited, format!("{name}: not admitted")),
-    };
-    error.at(name, &target.model)
+    }
 }
 
 fn measured(dimension: Dimension) -> &'static str {

@@ -1,6 +1,7 @@
 //! Who can be called: one entry for each provider, with its endpoint, clocks and scope; and which model is whose.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
+use crate::error::UNKNOWN_MODEL;
 use crate::events::ClientEvent;
 use crate::scope::Scope;
 use crate::telemetry::one_line;
@@ -64,6 +66,10 @@ pub(crate) struct Member {
     pub(crate) name: Arc<str>,
     pub(crate) dialect: Dialect,
     endpoint: Result<Endpoint, String>,
+    /// The same without a key, for callers who bring one, where the configuration lets them.
+    keyless: Option<Endpoint>,
+    /// The provider it stands beside.
+    pool: Option<Arc<str>>,
     pub(crate) scope: Arc<Scope>,
     pub(crate) max_wait: Duration,
     pub(crate) clocks: StreamClocks,
@@ -72,7 +78,7 @@ pub(crate) struct Member {
     /// Exact names, or prefixes that end in `*`.
     models: Vec<String>,
     /// Models that have refused to stream. Bounded by what [`Models`] tells apart.
-    whole_only: RwLock<HashSet<ModelId>>,
+    whole_only: Arc<RwLock<HashSet<ModelId>>>,
 }
 
 impl Member {
@@ -84,6 +90,16 @@ impl Member {
     /// Where it is; or what to do so that it can be called.
     pub(crate) fn endpoint(&self) -> Result<&Endpoint, &str> {
         self.endpoint.as_ref().map_err(String::as_str)
+    }
+
+    /// Where it is for a call that brings its own key.
+    pub(crate) fn endpoint_for_own_key(&self) -> Result<&Endpoint, &str> {
+        self.keyless.as_ref().map_or_else(|| self.endpoint(), Ok)
+    }
+
+    /// The provider whose models it serves: itself, or the one it stands beside.
+    pub(crate) fn head(&self) -> &str {
+        self.pool.as_deref().unwrap_or(&self.name)
     }
 
     /// Takes our secrets out of what the provider said: some servers quote the key they refuse.
@@ -109,6 +125,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Whether both are the same model at the same provider.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.model == other.model && Arc::ptr_eq(&self.member, &other.member)
+    }
+
     /// Whether this model is known to refuse streams.
     pub(crate) fn refuses_streams(&self) -> bool {
         let known = self.member.whole_only.read().unwrap_or_else(PoisonError::into_inner);
@@ -137,27 +158,53 @@ impl Registry {
         clock: &Arc<dyn Clock>,
         subscribers: &broadcast::Sender<ClientEvent>,
     ) -> Result<Self, Error> {
+        Self::beside(None, config, clock, subscribers)
+    }
+
+    /// The providers of another configuration. Those that were there before keep their layers, which are not changed by
+    /// this: see [`Registry::reconfigure`].
+    pub(crate) fn beside(
+        before: Option<&Self>,
+        config: &Config,
+        clock: &Arc<dyn Clock>,
+        subscribers: &broadcast::Sender<ClientEvent>,
+    ) -> Result<Self, Error> {
         let now = clock.now();
-        let members = config
-            .providers()
-            .map(|settings| {
+        let member = |settings: &ProviderSettings| {
+            let endpoint = endpoint(settings, settings.api_key.as_ref())?;
+            let keyless = match config.gateway.pass_through_keys && settings.is_vendors() {
+                true => reached(settings, None)?.ok(),
+                false => None,
+            };
+            let known =
+                before.and_then(|before| before.members.iter().find(|known| *known.name == *settings.name));
+            let scope = known.map(|known| Arc::clone(&known.scope)).unwrap_or_else(|| {
                 let (pipeline, models) = pipeline(config, settings, now);
-                let scope =
-                    Scope::new(&settings.name, pipeline, models, Arc::clone(clock), subscribers.clone());
-                Ok(Arc::new(Member {
-                    name: Arc::clone(&scope.name),
-                    dialect: settings.dialect,
-                    endpoint: endpoint(settings)?,
-                    scope,
-                    max_wait: settings.max_wait,
-                    clocks: settings.streaming.clone(),
-                    secrets: secrets(settings),
-                    models: settings.models.clone(),
-                    whole_only: RwLock::default(),
-                }))
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(Self { members })
+                Scope::new(&settings.name, pipeline, models, Arc::clone(clock), subscribers.clone())
+            });
+            Ok(Arc::new(Member {
+                name: Arc::clone(&scope.name),
+                dialect: settings.dialect,
+                endpoint,
+                keyless,
+                pool: settings.pool.as_deref().map(Arc::from),
+                scope,
+                max_wait: settings.max_wait,
+                clocks: settings.streaming.clone(),
+                secrets: secrets(settings),
+                models: settings.models.clone(),
+                whole_only: known.map(|known| Arc::clone(&known.whole_only)).unwrap_or_default(),
+            }))
+        };
+        Ok(Self { members: config.providers().map(member).collect::<Result<_, Error>>()? })
+    }
+
+    /// Puts the configuration in force in every provider's layers.
+    pub(crate) fn reconfigure(&self, config: &Config, now: Timestamp) {
+        for member in &self.members {
+            let limits = config.model_limits(&member.name).map(|(model, limits)| (model, limits.clone()));
+            member.scope.reconfigure(config.pipeline(&member.name), limits.collect(), now);
+        }
     }
 
     pub(crate) fn members(&self) -> &[Arc<Member>] {
@@ -209,6 +256,35 @@ impl Registry {
         Err(self.unknown(model))
     }
 
+    /// The same model at everybody who stands beside this target's provider, that one included, in the order in which
+    /// they are to be asked.
+    ///
+    /// - `wish`: calls with the same number go to the same one while it has room (rendezvous hashing: when one joins or
+    ///   leaves, only its own calls move).
+    pub(crate) fn pool(&self, target: Target, wish: &dyn Fn() -> u64) -> Vec<Target> {
+        let head = target.member.head();
+        let beside = |member: &&Arc<Member>| member.pool.as_deref() == Some(head) && member.endpoint.is_ok();
+        // Who is asked for by its own name alone is meant alone.
+        if target.member.pool.is_some() || !self.members.iter().any(|member| beside(&member)) {
+            return vec![target];
+        }
+        let mut mates: Vec<&Arc<Member>> = self.members.iter().filter(beside).collect();
+        // One without a key is nobody to ask, unless there is nobody else.
+        if target.member.endpoint.is_ok() {
+            mates.push(&target.member);
+        }
+        let wish = wish();
+        mates.sort_by_cached_key(|member| {
+            let mut hasher = DefaultHasher::new();
+            (wish, &*member.name).hash(&mut hasher);
+            std::cmp::Reverse(hasher.finish())
+        });
+        mates
+            .into_iter()
+            .map(|member| Target { member: Arc::clone(member), model: target.model.clone() })
+            .collect()
+    }
+
     fn unknown(&self, model: &str) -> Error {
         if model.is_empty() {
             return Error::new(
@@ -225,6 +301,7 @@ impl Registry {
                 known.join(", ")
             ),
         )
+        .with_code(UNKNOWN_MODEL)
     }
 }
 
@@ -246,14 +323,25 @@ fn secrets(settings: &ProviderSettings) -> Vec<SecretString> {
 }
 
 /// The endpoint; the inner error says what is missing, the outer one what is wrong.
-fn endpoint(settings: &ProviderSettings) -> Result<Result<Endpoint, String>, Error> {
-    let name = &settings.name;
-    let key = settings.api_key.as_ref().map(ExposeSecret::expose_secret);
+fn endpoint(
+    settings: &ProviderSettings,
+    key: Option<&SecretString>,
+) -> Result<Result<Endpoint, String>, Error> {
     let wants_key = settings.is_built_in() || settings.api_key_env.is_some();
-    if wants_key && key.is_none() {
-        return Ok(Err(missing_key(settings)));
+    match wants_key && key.is_none() {
+        true => Ok(Err(missing_key(settings))),
+        false => reached(settings, key),
     }
-    let base_url = match (&settings.base_url, settings.is_built_in()) {
+}
+
+/// The same, whether it wants a key or not.
+fn reached(
+    settings: &ProviderSettings,
+    key: Option<&SecretString>,
+) -> Result<Result<Endpoint, String>, Error> {
+    let name = &settings.name;
+    let key = key.map(ExposeSecret::expose_secret);
+    let base_url = match (&settings.base_url, settings.is_vendors()) {
         (Some(base_url), _) => base_url.as_str(),
         (None, true) => settings.dialect.default_base_url(),
         (None, false) => {
@@ -267,7 +355,7 @@ fn endpoint(settings: &ProviderSettings) -> Result<Result<Endpoint, String>, Err
         })?,
         google_version: version(settings, Dialect::Google, |version: &GoogleVersion| version.as_str())?,
         headers: headers.map(|(name, value)| (name.clone(), value.expose_secret().to_owned())).collect(),
-        is_compatible: settings.dialect == Dialect::OpenAi && !settings.is_built_in(),
+        is_compatible: settings.dialect == Dialect::OpenAi && !settings.is_vendors(),
         ..EndpointOptions::default()
     };
     let endpoint = Endpoint::new(settings.dialect, base_url, key, options);

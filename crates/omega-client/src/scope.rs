@@ -13,8 +13,8 @@ use std::task::Waker;
 use std::time::Duration;
 
 use omega_policy::{
-    Admission, BreakerState, Call, Event, ModelId, Permit, Pipeline, Rejection, Spent, Stats, TenantId,
-    Timestamp,
+    Admission, BreakerState, Call, Event, ModelId, ModelLimits, Permit, Pipeline, PipelineConfig, Rejection,
+    Spent, Stats, TenantId, Timestamp,
 };
 use omega_protocol::InputEstimate;
 use tokio::sync::broadcast;
@@ -259,6 +259,25 @@ impl Scope {
             state.circuits.values_mut().for_each(|circuit| circuit.until = Timestamp::ZERO);
         });
         telemetry::circuit_reset(&self.name);
+    }
+
+    /// Goes on under another configuration; whoever can go now is woken.
+    pub(crate) fn reconfigure(
+        &self,
+        config: PipelineConfig,
+        limits: Vec<(&str, ModelLimits)>,
+        now: Timestamp,
+    ) {
+        self.decide(now, |state| {
+            state.pipeline.reconfigure(config, now);
+            let limits: Vec<_> =
+                limits.into_iter().map(|(model, limits)| (state.models.intern(model), limits)).collect();
+            state.pipeline.limit_models(limits, now);
+        });
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     pub(crate) fn stats(&self) -> (Stats, Timestamp) {

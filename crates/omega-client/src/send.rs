@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
 use omega_policy::FailureKind;
-use omega_protocol::{ProviderError, Streaming};
+use omega_protocol::ProviderError;
 use omega_transport::{Body, Response, TransportError};
 
 use crate::client::Inner;
-use crate::exchange::{Exchange, Facts, Incoming, Received};
+use crate::exchange::{Encoded, Exchange, Facts, Incoming, Received};
 use crate::registry::Target;
 use crate::scope::Held;
 use crate::watch::{Fault, Watch};
@@ -22,9 +21,8 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
 
 /// A request as it goes out, and the clocks that run from then on.
-pub(crate) struct Outgoing {
-    pub(crate) request: Request<Bytes>,
-    pub(crate) streaming: Streaming,
+pub(crate) struct Outgoing<H> {
+    pub(crate) encoded: Encoded<H>,
     pub(crate) watch: Watch,
 }
 
@@ -32,11 +30,11 @@ pub(crate) struct Outgoing {
 pub(crate) async fn send<E: Exchange>(
     client: &Inner,
     target: &Target,
-    outgoing: Outgoing,
+    outgoing: Outgoing<E::How>,
     facts: &Facts,
     held: &mut Held,
 ) -> Result<Received<E::Answer>, Fault> {
-    let Outgoing { request, streaming, mut watch } = outgoing;
+    let Outgoing { encoded: Encoded { request, streaming, how }, mut watch } = outgoing;
     let member = &target.member;
     let provider = member.provider();
     held.sent(facts.input);
@@ -56,7 +54,7 @@ pub(crate) async fn send<E: Exchange>(
     }
     let request_id = provider.request_id(&head.headers).map(str::to_owned);
     let incoming = Incoming { provider, streaming, headers: head.headers, body, watch, facts, held };
-    E::receive(incoming).await.map_err(|fault| match fault {
+    E::receive(incoming, how).await.map_err(|fault| match fault {
         Fault::Provider(mut error) => {
             name_request(&mut error, request_id.as_deref());
             member.redact(&mut error);
@@ -80,16 +78,24 @@ fn unreachable_provider(error: &TransportError) -> Fault {
 /// What there is of an error's body. A body that breaks, stalls or is endless is judged by what came of it.
 async fn error_body(body: &mut Body, watch: &mut Watch) -> Bytes {
     let mut said = BytesMut::new();
-    let reading = async {
-        while let Some(Ok(chunk)) = body.chunk().await {
-            let room = ERROR_BYTES_MAX - said.len();
-            said.extend_from_slice(&chunk[..chunk.len().min(room)]);
-            if said.len() >= ERROR_BYTES_MAX {
-                break;
-            }
-        }
-    };
     // A clock that runs out here leaves the status, which says enough.
-    let _ = tokio::time::timeout(ERROR_BODY_WAIT, watch.over(reading)).await;
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, watch.over(read_error(body, &mut said))).await;
     said.freeze()
+}
+
+/// The same, outside a call.
+pub(crate) async fn error_body_of(body: &mut Body) -> Bytes {
+    let mut said = BytesMut::new();
+    let _ = tokio::time::timeout(ERROR_BODY_WAIT, read_error(body, &mut said)).await;
+    said.freeze()
+}
+
+async fn read_error(body: &mut Body, said: &mut BytesMut) {
+    while let Some(Ok(chunk)) = body.chunk().await {
+        let room = ERROR_BYTES_MAX - said.len();
+        said.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if said.len() >= ERROR_BYTES_MAX {
+            break;
+        }
+    }
 }

@@ -67,12 +67,12 @@ macro_rules! stream {
 
             /// What it cost: known once the provider has said so, which is at the end.
             pub fn usage(&self) -> Option<Usage> {
-                self.0.reader.usage()
+                self.0.usage()
             }
 
             /// The provider's id of the request, for its support.
             pub fn request_id(&self) -> Option<&str> {
-                self.0.target.member.provider().request_id(self.0.reader.headers())
+                self.0.request_id()
             }
 
             /// The next piece; `None` after the end.
@@ -105,7 +105,7 @@ stream!(ChatStream, Chat, ChatChunk);
 stream!(ResponsesStream, Responses, ResponseEvent);
 
 /// A stream with everything it owes.
-struct Flow<F: Format> {
+pub(crate) struct Flow<F: Format> {
     client: Arc<Inner>,
     reader: Reader<F>,
     items: VecDeque<F::Item>,
@@ -135,14 +135,15 @@ enum State {
 }
 
 impl<F: Format> Flow<F> {
-    fn new(client: Arc<Inner>, served: Served<Begun<F>>) -> Self {
+    pub(crate) fn new(client: Arc<Inner>, served: Served<Begun<F>>) -> Self {
         let Served { answer: Begun { reader, items }, target, attempts, max_attempts, queued, open } = served;
         let state = open.map_or(State::Ending, |open| State::Flowing(Box::new(open)));
         let (items, scratch, away_since) = (items.into(), Vec::new(), Some(reader.watch().now()));
         Self { client, reader, items, scratch, state, target, attempts, max_attempts, queued, away_since }
     }
 
-    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F::Item, Error>>> {
+    /// The next piece; an error is the last one.
+    pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F::Item, Error>>> {
         loop {
             if let Some(item) = self.items.pop_front() {
                 self.away_since.get_or_insert_with(|| self.reader.watch().now());
@@ -162,6 +163,20 @@ impl<F: Format> Flow<F> {
                 State::Done => return Poll::Ready(None),
             }
         }
+    }
+
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.reader.usage()
+    }
+
+    /// The provider's id of the request.
+    pub(crate) fn request_id(&self) -> Option<&str> {
+        self.target.member.provider().request_id(self.reader.headers())
+    }
+
+    /// What has become of the attempt that this is.
+    pub(crate) fn last_attempt(&self) -> Option<&Attempt> {
+        self.attempts.last()
     }
 
     /// Reads on, and settles with the layers as soon as the end is known, however slowly the caller reads.

@@ -139,6 +139,24 @@ pub(crate) fn failed_over(from: &str, to: &str, to_model: &str, reason: &dyn fmt
     info!(target: LOG_TARGET, "turning from {from} to {to} ({}): {}", one_line(to_model), one_line(reason));
 }
 
+/// A stream broke, and another target goes on with it.
+pub(crate) fn stream_continued(from: &str, to: &str, model: &str, delivered: usize) {
+    warn!(
+        target: LOG_TARGET,
+        "the stream of {from} broke after {delivered} bytes of text; {to}/{} goes on",
+        one_line(model)
+    );
+}
+
+/// An answer that was begun again is another one than the one that broke.
+pub(crate) fn stream_not_joined(provider: &str, model: &str) {
+    warn!(
+        target: LOG_TARGET,
+        "the answer begun again by {provider}/{} is another one and cannot be joined",
+        one_line(model)
+    );
+}
+
 pub(crate) fn hedged(from: &str, to: &str, to_model: &str, waited: Duration) {
     info!(
         target: LOG_TARGET,

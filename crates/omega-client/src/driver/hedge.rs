@@ -78,7 +78,7 @@ impl<'c, A> Flight<'c, A> {
     pub(super) fn new<E: Exchange<Answer = A>>(
         client: &'c Inner,
         target: Target,
-        outgoing: Outgoing,
+        outgoing: Outgoing<E::How>,
         facts: Facts,
         mut held: Held,
     ) -> Self {
@@ -113,12 +113,12 @@ impl<'c, E: Exchange> Driver<'c, E> {
         &mut self,
         index: usize,
         target: &Target,
-        outgoing: Outgoing,
+        outgoing: Outgoing<E::How>,
         facts: &Facts,
         mut held: Held,
         began: &Began,
     ) -> Result<Landed<'c, E::Answer>, Overtaken<E::Answer>> {
-        match self.hedge_after(index, outgoing.streaming, facts) {
+        match self.hedge_after(index, outgoing.encoded.streaming, facts) {
             None => {
                 let result = send::<E>(self.client, target, outgoing, facts, &mut held).await;
                 Ok(Landed::alone((held, result)))
@@ -261,13 +261,13 @@ impl<'c, E: Exchange> Driver<'c, E> {
         let facts = self.facts(&target);
         self.exchange.asked_mut().set_model(&asked);
         // Whole, it could not tell when it begins.
-        let Ok((request, streaming @ Streaming::Stream)) = encoded else { return None };
+        let encoded = encoded.ok().filter(|encoded| encoded.streaming == Streaming::Stream)?;
         let mut call = self.call(&target, &facts, now);
         call.alternative = self.alternatives(to, now).next().is_some();
         let held = scope.admit_now(&call, now)?;
-        let limits = self.limits(&target, &call, streaming, facts.reasons_first);
+        let limits = self.limits(&target, &call, Streaming::Stream, facts.reasons_first);
         let watch = Watch::new(Arc::clone(&self.client.clock), limits, now, self.plan.deadline);
-        let outgoing = Outgoing { request, streaming, watch };
+        let outgoing = Outgoing { encoded, watch };
         let flight = Flight::new::<E>(self.client, target.clone(), outgoing, facts, held);
         Some(Hedge { to, target, call, began: Began { at: now, queued: Duration::ZERO }, flight })
     }

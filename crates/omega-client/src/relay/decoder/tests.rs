@@ -1,0 +1,167 @@
+//! Bytes go on as they came, whatever the pieces they came in, and nothing that the provider's decoder refuses leaves.
+
+use omega_protocol::Dialect;
+
+use super::*;
+
+/// Everything that leaves, and whether the stream was whole.
+fn passed(decoder: &mut FrameDecoder, pieces: &[&[u8]]) -> (Vec<u8>, Result<(), ProviderError>) {
+    let (mut out, mut frames) = (Vec::new(), Vec::new());
+    let mut run = || {
+        for piece in pieces {
+            decoder.push(&Bytes::copy_from_slice(piece), &mut frames)?;
+        }
+        decoder.finish(&mut frames)
+    };
+    let ended = run();
+    frames.iter().for_each(|frame| out.extend_from_slice(&frame.bytes));
+    (out, ended)
+}
+
+fn openai(asked_usage: bool) -> FrameDecoder {
+    FrameDecoder::passing(CallerProtocol::ChatCompletions, Dialect::OpenAi.provider(), false, asked_usage)
+}
+
+fn piece(delta: &str) -> String {
+    format!(
+        "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}"
+    )
+}
+
+const FINISH: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}";
+const USAGE: &str = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}";
+
+/// A healthy stream with everything that may stand between events.
+fn healthy(end: &str) -> Vec<u8> {
+    let events = [
+        ": keep-alive".to_owned(),
+        piece("{\"role\":\"assistant\",\"content\":\"\"}"),
+        format!("event: message{end}id: 7{end}{}", piece("{\"content\":\"H\u{e9}\u{4e16}\"}")),
+        piece("{\"content\":\"llo\"}"),
+        FINISH.to_owned(),
+        "data: [DONE]".to_owned(),
+    ];
+    events.iter().flat_map(|event| format!("{event}{end}{end}").into_bytes()).collect()
+}
+
+#[test]
+fn bytes_pass_untouched_in_pieces_of_every_size() {
+    for end in ["\n", "\r\n"] {
+        let stream = healthy(end);
+        for size in 1..=stream.len() {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            let (out, ended) = passed(&mut openai(true), &pieces);
+            ended.unwrap_or_else(|error| panic!("{size}: {error}"));
+            assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&stream), "pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn a_piece_that_is_one_event_is_not_copied() {
+    let event = Bytes::from(format!("{}\n\n", piece("{\"content\":\"a\"}")));
+    let mut frames = Vec::new();
+    openai(true).push(&event, &mut frames).expect("an event");
+    assert_eq!(frames[0].bytes.as_ptr(), event.as_ptr());
+}
+
+#[test]
+fn the_usage_that_we_asked_for_is_ours() {
+    let stream = format!("{}\n\n{FINISH}\n\n{USAGE}\n\ndata: [DONE]\n\n", piece("{\"content\":\"a\"}"));
+    for (asked, kept) in [(true, true), (false, false)] {
+        let mut decoder = openai(asked);
+        let mut frames = Vec::new();
+        decoder.push(&Bytes::from(stream.clone()), &mut frames).expect("a stream");
+        let out: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.to_vec()).collect();
+        assert_eq!(String::from_utf8_lossy(&out).contains("\"usage\":{"), kept);
+        let known: Vec<_> = frames.iter().filter_map(Frames::usage).collect();
+        assert_eq!(known.len(), 1, "and known either way");
+    }
+}
+
+#[test]
+fn a_last_line_that_is_missing_is_added_and_one_that_is_there_is_not_doubled() {
+    let without = format!("{}\n\n{FINISH}\n\n", piece("{\"content\":\"a\"}"));
+    let (out, ended) = passed(&mut openai(true), &[without.as_bytes()]);
+    ended.expect("whole");
+    assert!(out.ends_with(b"data: [DONE]\n\n"));
+    let (out, ended) = passed(&mut openai(true), &[&healthy("\n")]);
+    ended.expect("whole");
+    assert_eq!(String::from_utf8_lossy(&out).matches("[DONE]").count(), 1);
+}
+
+#[test]
+fn what_is_no_event_never_leaves() {
+    let good = format!("{}\n\n", piece("{\"content\":\"a\"}"));
+    for bad in ["data: {oops\n\n", "data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\"}}\n\n"] {
+        let stream = format!("{good}{bad}{good}");
+        for size in [1, 10, stream.len()] {
+            let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            let (out, ended) = passed(&mut openai(true), &pieces);
+            ended.expect_err("a break");
+            assert_eq!(String::from_utf8_lossy(&out), good, "{bad}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_without_its_terminator_is_no_whole_one() {
+    let (_, ended) = passed(&mut openai(true), &[format!("{}\n\n", piece("{\"content\":\"a\"}")).as_bytes()]);
+    ended.expect_err("it was cut");
+}
+
+#[test]
+fn an_event_that_never_ends_is_given_up() {
+    let mut decoder = openai(true);
+    let mut frames = Vec::new();
+    let filler = Bytes::from(vec![b'a'; 1024 * 1024]);
+    decoder.push(&Bytes::from_static(b"data: "), &mut frames).expect("a beginning");
+    let refused = (0..64).find_map(|_| decoder.push(&filler, &mut frames).err());
+    refused.expect("it is bounded");
+    assert!(frames.is_empty());
+}
+
+#[test]
+fn the_other_protocols_pass_as_well() {
+    let messages = concat!(
+        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"c\",\"content\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n",
+        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n",
+        "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
+        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":2}}\n\n",
+        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+    );
+    let gemini = concat!(
+        "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hi\"}],\"role\":\"model\"},\"index\":0}]}\r\n\r\n",
+        "data: {\"candidates\":[{\"content\":{\"parts\":[],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":1,\"candidatesTokenCount\":1,\"totalTokenCount\":2}}\r\n\r\n",
+    );
+    let responses = concat!(
+        "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"in_progress\",\"model\":\"m\",\"output\":[]}}\n\n",
+        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":1,\"item_id\":\"i\",\"output_index\":0,\"content_index\":0,\"delta\":\"Hi\"}\n\n",
+        "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":2,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"completed\",\"model\":\"m\",\"output\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"total_tokens\":3}}}\n\n",
+    );
+    for (protocol, dialect, stream) in [
+        (CallerProtocol::Messages, Dialect::Anthropic, messages),
+        (CallerProtocol::GenerateContent, Dialect::Google, gemini),
+        (CallerProtocol::Responses, Dialect::OpenAi, responses),
+    ] {
+        for size in [1, 13, stream.len()] {
+            let mut decoder = FrameDecoder::passing(protocol, dialect.provider(), true, true);
+            let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
+            let (out, ended) = passed(&mut decoder, &pieces);
+            ended.unwrap_or_else(|error| panic!("{protocol:?}: {error}"));
+            assert_eq!(String::from_utf8_lossy(&out), stream, "{protocol:?} in pieces of {size}");
+        }
+    }
+}
+
+#[test]
+fn for_another_protocol_chunks_go_on_instead_of_bytes() {
+    let mut decoder = FrameDecoder::translating(Dialect::OpenAi.provider());
+    let mut frames = Vec::new();
+    decoder.push(&Bytes::from(healthy("\n")), &mut frames).expect("a stream");
+    assert!(frames.iter().all(|frame| frame.bytes.is_empty()));
+    let said: String = frames.iter().flat_map(|frame| &frame.chunks).map(ChatChunk::text).collect();
+    assert_eq!(said, "H\u{e9}\u{4e16}llo");
+}

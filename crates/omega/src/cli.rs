@@ -9,9 +9,12 @@ mod completions;
 mod demo;
 mod emulate;
 mod interrupt;
+mod keys;
 mod logging;
 mod output;
+mod serve;
 mod simulate;
+mod stats;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,6 +79,12 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Pretend to be OpenAI, Anthropic, Google and xAI: quotas, latency and faults over real HTTP
     Emulate(Box<emulate::EmulateArgs>),
+    /// Serve OpenAI's, Anthropic's and Gemini's protocols in front of any provider, protected
+    Serve(serve::ServeArgs),
+    /// Show how a running gateway is doing
+    Stats(stats::StatsArgs),
+    /// Make keys for the callers of a gateway
+    Keys(keys::KeysArgs),
     /// Replay a trace against a modelled provider, in virtual time: what would be answered, waited for and wasted
     Simulate(Box<simulate::SimulateArgs>),
     /// Print a completion script for a shell
@@ -87,6 +96,7 @@ Examples:
   omega demo                                    see it work; needs no key and no network
   OPENAI_API_KEY=... omega chat \"Hello\"         one protected call
   omega chat --fallback claude-sonnet-5 \"Hi\"    turn to another provider if the first one fails
+  omega serve                                   a gateway: protect any program by changing one URL
   omega check --explain                         every setting and where it comes from
   omega emulate --fault openai=overloaded       a provider that is down, to test a program against
 
@@ -212,7 +222,12 @@ fn start(cli: Cli) -> Result<Done, Failure> {
     if let Command::Completions(arguments) = &command {
         return completions::run(arguments, &mut Output::stdout());
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if matches!(command, Command::Serve(_)) {
+        // The gateway has workers of its own; what is left to do here is to wait for signals.
+        builder.worker_threads(1);
+    }
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::unexpected(format!("cannot start the runtime: {error}")))?;
@@ -224,6 +239,9 @@ fn start(cli: Cli) -> Result<Done, Failure> {
             Command::Check(arguments) => check::run(&arguments, &mut context),
             Command::Demo(arguments) => demo::run(arguments, &mut context).await,
             Command::Emulate(arguments) => emulate::run(*arguments, &mut context).await,
+            Command::Serve(arguments) => serve::run(arguments, &mut context).await,
+            Command::Stats(arguments) => stats::run(arguments, &mut context).await,
+            Command::Keys(arguments) => keys::run(&arguments, &mut context),
             Command::Simulate(arguments) => simulate::run(*arguments, &mut context).await,
             Command::Completions(arguments) => completions::run(&arguments, &mut context.output),
         }

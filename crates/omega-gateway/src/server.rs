@@ -1,0 +1,291 @@
+//! Connections: accepted in one place, served by workers with a runtime each.
+//!
+//! A worker's requests, their connections to providers and their timers stay on its one thread, so that nothing is handed
+//! from core to core on the way of a request. What all workers share are the policies.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use omega_client::{Sources, UnifiedLLMClient};
+use omega_config::GatewaySettings;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use crate::error::GatewayError;
+use crate::routes;
+use crate::served::Served;
+use crate::state::Shared;
+use crate::timed_io::{Patience, Phase, TimedIo};
+
+/// How long what was told to end now may take to say so to its callers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Streams that one HTTP/2 connection of a caller may carry at once; nginx's default is 128 as well.
+const STREAMS_MAX: u32 = 128;
+/// How often a quiet HTTP/2 connection is asked whether its caller is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A pause after an accept that failed for want of files or memory: trying at once would only burn the processor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a gateway is started.
+#[derive(Clone, Debug, Default)]
+pub struct GatewayOptions {
+    /// Where to listen, instead of the configured address. Port 0 takes any free one.
+    pub listen: Option<SocketAddr>,
+    /// Listen on an address that others can reach although there are no keys for callers.
+    pub allow_anyone: bool,
+    /// Threads that serve requests. Default: as many as there are processors.
+    pub workers: Option<NonZeroUsize>,
+    /// Where the configuration is read from again on a reload. `None`: it cannot be reloaded.
+    pub sources: Option<Sources>,
+    /// Watch the configuration's file and reload when it changes.
+    pub watch: bool,
+}
+
+/// A running gateway. Dropping it stops taking requests and ends those that run; [`Gateway::shutdown`] lets them end.
+pub struct Gateway {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    workers: Vec<Worker>,
+}
+
+struct Worker {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Starts to listen, on the runtime it is called from, and to serve, on threads of its own.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or could be reached by anybody; a thread cannot be started.
+    pub async fn start(client: UnifiedLLMClient, options: GatewayOptions) -> Result<Self, GatewayError> {
+        let settings = &client.configuration().config.gateway;
+        let wanted = options.listen.unwrap_or(settings.listen);
+        // Before anybody can connect.
+        if !wanted.ip().is_loopback()
+            && client.configuration().config.keys.is_empty()
+            && !options.allow_anyone
+        {
+            return Err(GatewayError::Unprotected { address: wanted });
+        }
+        let refused = |source| GatewayError::Listen { address: wanted, source };
+        let listener = TcpListener::bind(wanted).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let file = client.configuration().file.clone();
+        let shared = Arc::new(Shared::new(client, options.sources, address, options.allow_anyone)?);
+        let count =
+            options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+        let mut workers = Vec::with_capacity(count);
+        let mut senders = Vec::with_capacity(count);
+        for at in 0..count {
+            let (sender, connections) = mpsc::unbounded_channel();
+            let shared = Arc::clone(&shared);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(GatewayError::Worker)?;
+            let thread = std::thread::Builder::new()
+                .name(format!("omega-worker-{at}"))
+                .spawn(move || runtime.block_on(work(shared, connections)))
+                .map_err(GatewayError::Worker)?;
+            workers.push(Worker { thread: Some(thread) });
+            senders.push(sender);
+        }
+        let tasks = TaskTracker::new();
+        tasks.spawn(accept(listener, senders, Arc::clone(&shared)));
+        if let Some(file) = file.filter(|_| options.watch) {
+            tasks.spawn(crate::reload::watch(Arc::clone(&shared), file));
+        }
+        Ok(Self { shared, tasks, workers })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Requests being served.
+    pub fn in_flight(&self) -> u64 {
+        self.shared.in_flight()
+    }
+
+    /// Whether callers need keys.
+    pub fn has_keys(&self) -> bool {
+        !self.shared.current().keys.is_empty()
+    }
+
+    /// The client behind it: the one in force now, which a reload replaces.
+    pub fn client(&self) -> UnifiedLLMClient {
+        self.shared.current().client.clone()
+    }
+
+    /// Reads the configuration again. What is counted stays counted, and what runs goes on.
+    ///
+    /// - `why`: for the log.
+    ///
+    /// # Errors
+    /// It cannot be read or used; then nothing has changed.
+    pub async fn reload(&self, why: &str) -> Result<(), GatewayError> {
+        crate::reload::now(&self.shared, why).await
+    }
+
+    /// Stops: takes no more requests, lets those that run end for as long as `gateway.drain_seconds` says, then ends
+    /// them with an error that their protocol has words for.
+    pub async fn shutdown(mut self) {
+        let drain = self.shared.current().settings.drain;
+        self.shared.stopping.cancel();
+        let threads: Vec<_> = self.workers.iter_mut().filter_map(|worker| worker.thread.take()).collect();
+        let mut joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                // A worker that panicked has said so.
+                let _ = thread.join();
+            }
+        });
+        if tokio::time::timeout(drain, &mut joined).await.is_err() {
+            self.shared.abort.cancel();
+            let _ = joined.await;
+        }
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shared.stopping.cancel();
+        self.shared.abort.cancel();
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+/// Hands connections to the workers in turn.
+async fn accept(
+    listener: TcpListener,
+    workers: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
+    shared: Arc<Shared>,
+) {
+    for worker in workers.iter().cycle() {
+        let accepted = tokio::select! {
+            () = shared.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                // Whatever is wrong with one connection is wrong with that one.
+                if let Ok(stream) = stream.into_std() {
+                    let _ = worker.send(stream);
+                }
+            }
+            Err(error) => {
+                tracing::warn!("cannot take a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One worker's life.
+async fn work(shared: Arc<Shared>, mut connections: mpsc::UnboundedReceiver<std::net::TcpStream>) {
+    let tasks = TaskTracker::new();
+    let router = routes::router(Arc::clone(&shared));
+    while let Some(stream) = connections.recv().await {
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            let executor = Tracked(tasks.clone());
+            tasks.spawn(connection(stream, router.clone(), Arc::clone(&shared), executor));
+        }
+    }
+    tasks.close();
+    tokio::select! {
+        () = tasks.wait() => {}
+        () = last_words(&shared) => {}
+    }
+}
+
+async fn last_words(shared: &Shared) {
+    shared.abort.cancelled().await;
+    tokio::time::sleep(LAST_WORDS).await;
+}
+
+/// Serves one connection to its end.
+async fn connection(stream: TcpStream, router: Router, shared: Arc<Shared>, executor: Tracked) {
+    // A short answer must not wait for the acknowledgement of the one before.
+    let _ = stream.set_nodelay(true);
+    let GatewaySettings { header_timeout, write_timeout, max_header_bytes, .. } =
+        shared.current().settings.clone();
+    let _counted = Counted::new(&shared);
+    let phase = Phase::new();
+    let patience = Patience { head: header_timeout, write: write_timeout };
+    let io = TokioIo::new(TimedIo::new(stream, patience, phase.clone()));
+    let head_max = usize::try_from(max_header_bytes).unwrap_or(usize::MAX);
+    let mut builder = auto::Builder::new(executor);
+    builder.http1().max_buf_size(head_max.max(READ_BUFFER_MIN)).keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(STREAMS_MAX)
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    let service = service_fn(move |request: Request<Incoming>| {
+        phase.serving(request.version());
+        let served = Served::new(phase.clone());
+        let answering = router.clone().call(request.map(axum::body::Body::new));
+        async move { answering.await.map(|response| response.map(|body| served.over(body))) }
+    });
+    let connection = builder.serve_connection(io, service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // How it ended is told by its requests; a peer that hangs up is no event.
+        _ = &mut connection => return,
+        () = shared.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+/// hyper takes no smaller buffer.
+const READ_BUFFER_MIN: usize = 8_192;
+
+/// A connection that is counted while it lives.
+struct Counted<'s>(&'s Shared);
+
+impl<'s> Counted<'s> {
+    fn new(shared: &'s Shared) -> Self {
+        shared.metrics.connections.inc();
+        Self(shared)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.metrics.connections.dec();
+    }
+}
+
+/// Tasks of one worker's connections (HTTP/2 has some of its own).
+#[derive(Clone)]
+struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}

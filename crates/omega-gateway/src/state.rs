@@ -1,0 +1,138 @@
+//! What all workers share: the configuration in force, what is counted, and whether it is time to stop.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use omega_client::{Config, Loaded, Sources, UnifiedLLMClient};
+use omega_config::GatewaySettings;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Moment;
+use crate::error::GatewayError;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+
+/// See the module.
+pub(crate) struct Shared {
+    current: ArcSwap<Current>,
+    /// Held by whoever exchanges it: two reloads at once would lose one of them.
+    reloading: Mutex<()>,
+    sources: Option<Sources>,
+    pub(crate) metrics: Metrics,
+    pub(crate) address: SocketAddr,
+    pub(crate) allow_anyone: bool,
+    pub(crate) started: Moment,
+    in_flight: Arc<AtomicU64>,
+    /// No more requests are taken.
+    pub(crate) stopping: CancellationToken,
+    /// Those that run are ended now.
+    pub(crate) abort: CancellationToken,
+}
+
+/// A configuration in force. A request keeps the one it began with.
+pub(crate) struct Current {
+    pub(crate) client: UnifiedLLMClient,
+    pub(crate) keys: Keys,
+    pub(crate) settings: GatewaySettings,
+}
+
+impl Current {
+    fn new(client: UnifiedLLMClient, before: Option<&Keys>) -> Self {
+        let config = &client.configuration().config;
+        let keys = Keys::new(&config.keys, &client, before);
+        Self { settings: config.gateway.clone(), keys, client }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        client: UnifiedLLMClient,
+        sources: Option<Sources>,
+        address: SocketAddr,
+        allow_anyone: bool,
+    ) -> Result<Self, GatewayError> {
+        let this = Self {
+            current: ArcSwap::from_pointee(Current::new(client, None)),
+            reloading: Mutex::default(),
+            sources,
+            metrics: Metrics::new(),
+            address,
+            allow_anyone,
+            started: Moment::now(),
+            in_flight: Arc::default(),
+            stopping: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        this.protected(&this.current())?;
+        Ok(this)
+    }
+
+    /// The configuration in force.
+    pub(crate) fn current(&self) -> Arc<Current> {
+        self.current.load_full()
+    }
+
+    /// Reads the configuration again and goes on with it. What is counted stays counted.
+    pub(crate) fn reload(&self) -> Result<Arc<Current>, GatewayError> {
+        let sources = self.sources.as_ref().ok_or(GatewayError::NoSources)?;
+        let loaded = Config::load(sources)?;
+        self.go_on_with(loaded)
+    }
+
+    /// Goes on with this configuration.
+    pub(crate) fn go_on_with(&self, loaded: Loaded) -> Result<Arc<Current>, GatewayError> {
+        let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.current();
+        if loaded.config.keys.is_empty() && !self.is_closed_to_others() && !self.allow_anyone {
+            return Err(GatewayError::Unprotected { address: self.address });
+        }
+        let client = before.client.reconfigured(loaded)?;
+        let current = Arc::new(Current::new(client, Some(&before.keys)));
+        if current.settings.listen != before.settings.listen {
+            tracing::warn!(
+                "gateway.listen is now {}, but this gateway goes on listening on {} until it is started again",
+                current.settings.listen,
+                self.address
+            );
+        }
+        self.current.store(Arc::clone(&current));
+        self.metrics.reloaded(true);
+        Ok(current)
+    }
+
+    /// Whether only programs of this machine can reach it.
+    pub(crate) fn is_closed_to_others(&self) -> bool {
+        self.address.ip().is_loopback()
+    }
+
+    fn protected(&self, current: &Current) -> Result<(), GatewayError> {
+        match self.is_closed_to_others() || self.allow_anyone || !current.keys.is_empty() {
+            true => Ok(()),
+            false => Err(GatewayError::Unprotected { address: self.address }),
+        }
+    }
+
+    /// Counts a request in, if there is room for it.
+    pub(crate) fn enter(&self, most: u64) -> Option<Inside> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let inside = Inside(Arc::clone(&self.in_flight));
+        (before < most).then_some(inside)
+    }
+
+    /// Requests being served.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// A request that is being served; counted out when dropped.
+#[derive(Debug)]
+pub(crate) struct Inside(Arc<AtomicU64>);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -213,7 +213,8 @@ async fn hostile_providers_are_survived() {
     for wrong in [serde_json::json!(-1), serde_json::json!(1e99), serde_json::json!("many")] {
         let mut body = chat("grok-4.5", "hi");
         body["max_completion_tokens"] = wrong;
-        assert_eq!(house.post("/v1/chat/completions", body).await.status, 400);
+        let status = house.post("/v1/chat/completions", body).await.status.as_u16();
+        assert!(matches!(status, 400 | 422), "{status}");
     }
 }
 

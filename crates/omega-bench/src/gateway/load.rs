@@ -1,0 +1,240 @@
+//! A caller that costs as little as can be: requests written as they are, answers read just far enough.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// The answers of one phase.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// How long each took, in seconds.
+    pub seconds: Vec<f64>,
+    /// How many went wrong.
+    pub failed: usize,
+    /// How long the phase took.
+    pub elapsed: Duration,
+}
+
+/// The streams of one phase.
+#[derive(Clone, Debug, Default)]
+pub struct Streams {
+    /// Until the first bytes of each, in seconds.
+    pub first: Vec<f64>,
+    /// Between two pieces, in seconds.
+    pub gaps: Vec<f64>,
+    /// Events in all.
+    pub events: usize,
+    /// How many did not end as they should.
+    pub failed: usize,
+}
+
+/// The request whose answer is wanted.
+fn request(address: SocketAddr, stream: bool) -> Vec<u8> {
+    let stream = if stream { ",\"stream\":true" } else { "" };
+    let body = format!(
+        "{{\"model\":\"gpt-5.2\"{stream},\"max_completion_tokens\":100,\"messages\":[{{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"}},\
+         {{\"role\":\"user\",\"content\":\"Why is the sky blue? Answer in one sentence.\"}}]}}"
+    );
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk-bench\r\ncontent-type: application/json\r\n\
+         accept: application/json\r\nuser-agent: OpenAI/Python 3.54.0\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// One connection.
+struct Caller {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Caller {
+    async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
+    }
+
+    /// One whole answer.
+    async fn ask(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let Some(head) = find(&self.buffer, b"\r\n\r\n") else { continue };
+            if !self.buffer.starts_with(b"HTTP/1.1 200") {
+                return Err(io::Error::other("not a 200"));
+            }
+            let is_whole = match length(&self.buffer[..head]) {
+                Some(length) => self.buffer.len() >= head + 4 + length,
+                None => self.buffer.ends_with(b"0\r\n\r\n"),
+            };
+            if is_whole {
+                return Ok(());
+            }
+        }
+    }
+
+    /// One stream; the times of its pieces.
+    async fn follow(&mut self, request: &[u8]) -> io::Result<(f64, Vec<f64>, usize)> {
+        let began = Instant::now();
+        self.stream.write_all(request).await?;
+        let (mut first, mut gaps, mut last, mut events) = (None, Vec::new(), began, 0);
+        let mut tail = Vec::new();
+        loop {
+            self.buffer.clear();
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let now = Instant::now();
+            let here = count(&self.buffer, b"data: ");
+            if here > 0 {
+                match first {
+                    None => first = Some((now - began).as_secs_f64()),
+                    Some(_) => gaps.push((now - last).as_secs_f64()),
+                }
+                last = now;
+                events += here;
+            }
+            tail.extend_from_slice(&self.buffer);
+            if find(&tail, b"data: [DONE]").is_some() && tail.ends_with(b"0\r\n\r\n") {
+                return Ok((first.unwrap_or_default(), gaps, events));
+            }
+            let keep = tail.len().saturating_sub(256);
+            tail.drain(..keep);
+        }
+    }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+fn count(text: &[u8], part: &[u8]) -> usize {
+    text.windows(part.len()).filter(|window| *window == part).count()
+}
+
+fn length(head: &[u8]) -> Option<usize> {
+    let head = std::str::from_utf8(head).ok()?.to_ascii_lowercase();
+    head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
+}
+
+/// As many answers as these many callers can get one after the other.
+///
+/// # Errors
+/// No connection can be made.
+pub async fn closed(address: SocketAddr, callers: usize, span: Duration) -> io::Result<Answers> {
+    let request = request(address, false);
+    let began = Instant::now();
+    let mut running = Vec::new();
+    for _ in 0..callers {
+        let (request, mut caller) = (request.clone(), Caller::connect(address).await?);
+        running.push(async move {
+            let mut answers = Answers::default();
+            while began.elapsed() < span {
+                let asked = Instant::now();
+                match caller.ask(&request).await {
+                    Ok(()) => answers.seconds.push(asked.elapsed().as_secs_f64()),
+                    Err(_) => {
+                        answers.failed += 1;
+                        let Ok(next) = Caller::connect(address).await else { break };
+                        caller = next;
+                    }
+                }
+            }
+            answers
+        });
+    }
+    let mut all = Answers::default();
+    for one in futures_util::future::join_all(running).await {
+        all.seconds.extend(one.seconds);
+        all.failed += one.failed;
+    }
+    all.elapsed = began.elapsed();
+    Ok(all)
+}
+
+/// Answers to requests that arrive at a steady rate, whatever becomes of those before.
+///
+/// # Errors
+/// No connection can be made.
+pub async fn open(address: SocketAddr, per_second: f64, span: Duration) -> io::Result<Answers> {
+    /// Far more than are ever under way at once here.
+    const CALLERS: usize = 32;
+    let request = request(address, false);
+    let began = Instant::now();
+    let mut running = Vec::new();
+    for number in 0..CALLERS {
+        let (request, mut caller) = (request.clone(), Caller::connect(address).await?);
+        running.push(async move {
+            let mut answers = Answers::default();
+            for turn in (number..).step_by(CALLERS) {
+                let due = began + Duration::from_secs_f64(turn as f64 / per_second);
+                if due > began + span {
+                    break;
+                }
+                tokio::time::sleep_until(due.into()).await;
+                let asked = Instant::now();
+                match caller.ask(&request).await {
+                    Ok(()) => answers.seconds.push(asked.elapsed().as_secs_f64()),
+                    Err(_) => answers.failed += 1,
+                }
+            }
+            answers
+        });
+    }
+    let mut all = Answers::default();
+    for one in futures_util::future::join_all(running).await {
+        all.seconds.extend(one.seconds);
+        all.failed += one.failed;
+    }
+    all.elapsed = began.elapsed();
+    Ok(all)
+}
+
+/// So many streams at once, begun over the length of one.
+///
+/// # Errors
+/// No connection can be made.
+pub async fn streams(address: SocketAddr, count: usize, apart: Duration) -> io::Result<Streams> {
+    let request = request(address, true);
+    let began = Instant::now();
+    let mut running = Vec::new();
+    for number in 0..count {
+        let (request, mut caller) = (request.clone(), Caller::connect(address).await?);
+        running.push(async move {
+            tokio::time::sleep_until((began + apart.mul_f64(number as f64 / count as f64)).into()).await;
+            caller.follow(&request).await
+        });
+    }
+    let mut all = Streams::default();
+    for one in futures_util::future::join_all(running).await {
+        match one {
+            Ok((first, gaps, events)) => {
+                all.first.push(first);
+                all.gaps.extend(gaps);
+                all.events += events;
+            }
+            Err(_) => all.failed += 1,
+        }
+    }
+    Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_for_its_length() {
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\nContent-Length: 12"), Some(12));
+        assert_eq!(length(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked"), None);
+        assert_eq!((find(b"abcabc", b"ca"), count(b"abcabc", b"bc")), (Some(2), 2));
+    }
+}

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::provider::BUILT_IN;
 use crate::value::{Kind, Value};
 
-pub(crate) use callers::check_key_name;
+pub(crate) use callers::{HASH, NO_HASH, check_key_name};
 pub(crate) use limits::TIERS;
 pub(crate) use providers::is_loopback;
 

@@ -102,15 +102,20 @@ impl Walk<'_> {
             Raw::Map(entries) => self.section(pattern, &place, entries),
             // A section whose lines are all commented out.
             Raw::Null => {}
-            other => {
-                let names = children(pattern).join("`, `");
-                let message = format!(
-                    "`{}` is a section: expected keys such as `{names}` below it, found {}",
-                    entry.key,
-                    other.shown()
-                );
-                self.problem(&entry.value, message);
-            }
+            _ => self.no_section(pattern, entry),
+        }
+    }
+
+    fn no_section(&mut self, pattern: &str, entry: &Entry) {
+        let below = match children(pattern).join("`, `") {
+            none if none.is_empty() => String::from("names of your own below it"),
+            names => format!("keys such as `{names}` below it"),
+        };
+        let message = format!("`{}` is a section: expected {below}", entry.key);
+        // Where a caller's key is described, its secret may stand by mistake.
+        match pattern == "keys" || pattern == "keys.<key>" {
+            true => self.problem_at_key(entry, message),
+            false => self.problem(&entry.value, format!("{message}, found {}", entry.value.raw.shown())),
         }
     }
 
@@ -126,9 +131,12 @@ impl Walk<'_> {
                 self.layers.say(row, place.clone(), Said { value, origin, at });
             }
             Err(wrong) => {
-                let message = format!("`{}`: {}", key.path_at(place), refusal(key, &wrong));
+                // Where a hash belongs, a secret may stand by mistake, and be taken for a number or a list.
+                let is_hash = key.path == keys::HASH;
+                let wrong_with = if is_hash { keys::NO_HASH.to_owned() } else { refusal(key, &wrong) };
+                let message = format!("`{}`: {wrong_with}", key.path_at(place));
                 let at = wrong.at.unwrap_or((entry.value.line, entry.value.column));
-                let key_only = matches!(key.kind, crate::value::Kind::Headers);
+                let key_only = is_hash || matches!(key.kind, crate::value::Kind::Headers);
                 self.problems.push(Problem::in_file(self.name, self.text, Some(at), key_only, message));
             }
         }
@@ -159,6 +167,9 @@ impl Walk<'_> {
     fn caller(&mut self, entry: &Entry) {
         if let Err(message) = keys::check_key_name(&entry.key) {
             return self.problem_at_key(entry, message);
+        }
+        if !matches!(entry.value.raw, Raw::Map(_) | Raw::Null) {
+            return self.no_section("keys.<key>", entry);
         }
         self.config.keys.push(CallerKey::new(&entry.key));
         let place = Place { model: entry.key.clone(), ..Place::default() };

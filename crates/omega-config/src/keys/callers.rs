@@ -9,7 +9,7 @@ use crate::value::{Kind, Value, shortened};
 
 pub(super) static KEYS: [Key; 10] = [
     Key::new(
-        "keys.<key>.hash",
+        HASH,
         text("`sha256:` and 64 hexadecimal digits", check_hash),
         "The SHA-256 of the secret, as `omega keys new` prints it. The secret itself stands nowhere.",
         |c, p| if key(c, p).hash.is_empty() { Value::Unset } else { Value::Text(key(c, p).hash.clone()) },
@@ -77,13 +77,18 @@ pub(super) static KEYS: [Key; 10] = [
     Key::new(
         "aliases.<alias>",
         names("a model name, or a list of them"),
-        "A name for a model: whoever asks for it gets the first of the list, and the rest are its first fallbacks.",
+        "A name for a model: whoever asks for it gets the first of the list, and the rest are its first fallbacks (not for embeddings: vectors of two models cannot be compared).",
         |c, p| Value::List(c.aliases.get(&p.model).cloned().unwrap_or_default()),
         |c, p, v| {
             c.aliases.insert(p.model.clone(), v.list());
         },
     ),
 ];
+
+/// The row whose value may be a secret by mistake.
+pub(crate) const HASH: &str = "keys.<key>.hash";
+/// What is said of a value there that is no hash, whatever it is.
+pub(crate) const NO_HASH: &str = "expected `sha256:` and 64 hexadecimal digits, as `omega keys new` prints them, and not the secret itself";
 
 /// Far above every published limit; below it the numbers stay exact.
 const MOST: u64 = 1_000_000_000_000;
@@ -106,9 +111,7 @@ fn check_hash(text: &str) -> Result<(), String> {
     let digits = text.strip_prefix(HASH_SCHEME).unwrap_or_default();
     match digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         true => Ok(()),
-        false => Err(String::from(
-            "expected `sha256:` and 64 hexadecimal digits, as `omega keys new` prints them, and not the secret itself",
-        )),
+        false => Err(String::from(NO_HASH)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use omega_policy::Priority;
-use omega_protocol::{ChatRequest, EmbeddingsRequest, Message, ResponsesRequest};
+use omega_protocol::{CallerProtocol, ChatRequest, EmbeddingsRequest, Message, ResponsesRequest};
 
 /// A request and what holds for this call only. A request converts into it, so `client.chat(request)` just works.
 #[derive(Clone, Debug, Default)]
@@ -101,12 +101,16 @@ pub(crate) struct Options {
     pub(crate) tenant: Option<String>,
     /// Calls with the same number go to the same member of a pool while it has room.
     pub(crate) wish: Option<u64>,
+    /// The call has a key of its own, for a provider that speaks this protocol.
+    pub(crate) own_key: Option<CallerProtocol>,
 }
 
 impl<R> Call<R> {
     pub(crate) fn split(self) -> (R, Options) {
         let Self { request, fallbacks, timeout, max_wait, max_attempts, priority, tenant } = self;
-        (request, Options { fallbacks, timeout, max_wait, max_attempts, priority, tenant, wish: None })
+        let (wish, own_key) = (None, None);
+        let options = Options { fallbacks, timeout, max_wait, max_attempts, priority, tenant, wish, own_key };
+        (request, options)
     }
 }
 

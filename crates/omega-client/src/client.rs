@@ -168,6 +168,7 @@ impl UnifiedLLMClient {
             options.fallbacks.clone_from(&core.envelope.fallbacks);
         }
         options.wish = self.inner.loaded.config.gateway.sticky.then_some(core.envelope.beginning);
+        options.own_key = core.credential.is_some().then_some(core.protocol);
         self.inner.relay(core, options).await
     }
 
@@ -198,9 +199,10 @@ impl UnifiedLLMClient {
         self.inner.count_tokens(request).await
     }
 
-    /// The name of the provider that would be asked for a model first, if any is known.
+    /// The name of the provider that would be asked for a model or an alias first, if any is known.
     pub fn provider_of(&self, model: &str) -> Option<String> {
-        self.inner.registry.target(model).ok().map(|target| target.member.name.to_string())
+        let first = self.inner.loaded.config.meant_by(model).next()?;
+        self.inner.registry.target(first).ok().map(|target| target.member.name.to_string())
     }
 
     /// How every provider is doing. Serialises to the specification's dictionary.
@@ -269,7 +271,7 @@ impl Inner {
         let on_break = self.loaded.config.on_stream_break;
         let tracks = core.streaming == Streaming::Stream && on_break != OnStreamBreak::Error;
         let _running = Running::new(&self.calls);
-        let plan = self.counted(self.plan(&core.envelope.model, options))?;
+        let plan = self.counted(self.plan(&core.envelope.model, options, true))?;
         let recovery = tracks.then(|| {
             let Plan { started, deadline, max_attempts, priority, tenant, .. } = plan;
             let terms = Terms { started, deadline, max_attempts, priority, tenant };
@@ -302,31 +304,46 @@ impl Inner {
 
     async fn run<E: Exchange>(&self, exchange: E, options: Options) -> Result<Served<E::Answer>, Error> {
         let _running = Running::new(&self.calls);
-        let plan = self.counted(self.plan(exchange.asked().model(), options))?;
+        let plan = self.counted(self.plan(exchange.asked().model(), options, E::GENERATES))?;
         let served = self.counted(Driver::new(self, exchange, plan).run().await)?;
         self.calls.answered.fetch_add(1, Ordering::Relaxed);
         Ok(served)
     }
 
-    /// The model asked for and its fallbacks, each with its provider, each once.
-    fn plan(&self, model: &str, options: Options) -> Result<Plan, Error> {
+    /// The model asked for and its fallbacks, each with its provider and those beside it, each once.
+    ///
+    /// - `generates`: whether any of an alias's models will do. Vectors of two models cannot be compared, so for them an
+    ///   alias is its first model and no other.
+    fn plan(&self, model: &str, options: Options, generates: bool) -> Result<Plan, Error> {
         let config = &self.loaded.config;
         let model = if model.trim().is_empty() { &config.model } else { model };
         let fallbacks = options.fallbacks.as_ref().unwrap_or(&config.fallbacks);
         let wish = || options.wish.unwrap_or_else(|| self.dice.word());
         let named = std::iter::once(model).chain(fallbacks.iter().map(String::as_str));
-        let mut targets: Vec<Target> = Vec::with_capacity(1 + fallbacks.len());
-        for model in named.flat_map(|name| config.meant_by(name)) {
-            for target in self.registry.pool(self.registry.target(model)?, &wish) {
+        let each = if generates { usize::MAX } else { 1 };
+        let (mut targets, mut mates) = (Vec::<Target>::with_capacity(1 + fallbacks.len()), 0);
+        for (at, model) in named.flat_map(|name| config.meant_by(name).take(each)).enumerate() {
+            let target = self.registry.target(model)?;
+            // A key of the caller's own is for the provider it means, and nobody beside that would get it.
+            let is_own = |protocol| at == 0 && target.member.takes_own_key(protocol);
+            let pool = match options.own_key.is_some_and(is_own) {
+                true => vec![target],
+                false => self.registry.pool(target, &wish),
+            };
+            for target in pool {
                 if !targets.iter().any(|known| known.is(&target)) {
                     targets.push(target);
                 }
+            }
+            if at == 0 {
+                mates = targets.len();
             }
         }
         let started = self.clock.now();
         let attempts = options.max_attempts.unwrap_or(config.max_retries).clamp(1, config.max_retries.max(1));
         Ok(Plan {
             targets,
+            mates,
             started,
             deadline: started + options.timeout.unwrap_or(config.timeout),
             max_wait: options.max_wait,

@@ -37,6 +37,8 @@ const LOOK_AROUND_MIN: Duration = Duration::from_millis(100);
 pub(crate) struct Plan {
     /// The model asked for and its fallbacks. Never empty.
     pub(crate) targets: Vec<Target>,
+    /// How many of them, from the first on, stand beside each other: any may have the call, whoever has room.
+    pub(crate) mates: usize,
     pub(crate) started: Timestamp,
     pub(crate) deadline: Timestamp,
     pub(crate) max_wait: Option<Duration>,
@@ -157,23 +159,29 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Err(self.conclusion())
     }
 
-    /// A permit at the first of those who stand beside the first target that has one now; that one is asked first then.
+    /// Puts the best of those who stand beside each other in front: the first that admits the call at this moment, with
+    /// its permit; where none does, the one that expects to do so first.
     fn take_room(&mut self) -> Option<Held> {
-        let head = self.plan.targets.first()?.member.head();
-        let model = &self.plan.targets[0].model;
-        let is_beside = |target: &&Target| target.member.head() == head && target.model == *model;
-        let mates = self.plan.targets.iter().take_while(is_beside).count();
-        if mates < 2 {
+        if self.plan.mates < 2 {
             return None;
         }
         let now = self.client.clock.now();
-        for at in 0..mates {
+        let mut soonest: Option<(Timestamp, usize)> = None;
+        for at in 0..self.plan.mates {
             let target = &self.plan.targets[at];
             let call = self.call(target, &self.facts(target), now);
-            if let Some(held) = target.member.scope.admit_now(&call, now) {
-                self.plan.targets[..=at].rotate_right(1);
-                return Some(held);
+            match target.member.scope.admit_or_foresee(&call, now) {
+                Ok(held) => {
+                    self.plan.targets[..=at].rotate_right(1);
+                    return Some(held);
+                }
+                // Of equals the first: it is where the call is wanted.
+                Err(Some(when)) if soonest.is_none_or(|(soon, _)| when < soon) => soonest = Some((when, at)),
+                Err(_) => {}
             }
+        }
+        if let Some((_, at)) = soonest {
+            self.plan.targets[..=at].rotate_right(1);
         }
         None
     }

@@ -10,6 +10,7 @@ use omega_protocol::{
     InputEstimate, Provider, ProviderError, ResponsesRequest, ResponsesResponse, Streaming,
 };
 use omega_transport::Body;
+use secrecy::SecretString;
 
 use crate::asked::Asked;
 use crate::reader::{ANSWER_BYTES_MAX, Chat, Format, More, Reader, Responses, broken};
@@ -109,6 +110,10 @@ pub(crate) trait Exchange: Send + 'static {
     /// Whether the call has a key of its own for this provider.
     fn brings_key(&self, _member: &Member) -> bool {
         false
+    }
+    /// The key that the caller brought, if a request so encoded may carry it: it must not be shown.
+    fn own_key(_how: &Self::How) -> Option<&SecretString> {
+        None
     }
     /// The request, and whether it asks for a stream: what follows the head is then guarded piece by piece.
     ///

@@ -8,7 +8,8 @@ use std::time::Duration;
 use omega_config::{Config, ProviderSettings, StreamClocks};
 use omega_policy::{ModelId, Pipeline, Timestamp};
 use omega_protocol::{
-    AnthropicVersion, Dialect, Endpoint, EndpointOptions, GoogleVersion, Provider, ProviderError, route,
+    AnthropicVersion, CallerProtocol, Dialect, Endpoint, EndpointOptions, GoogleVersion, Provider,
+    ProviderError, route,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::broadcast;
@@ -16,6 +17,7 @@ use tokio::sync::broadcast;
 use crate::clock::Clock;
 use crate::error::UNKNOWN_MODEL;
 use crate::events::ClientEvent;
+use crate::relay::is_native;
 use crate::scope::Scope;
 use crate::telemetry::one_line;
 use crate::{Error, ErrorKind};
@@ -92,6 +94,11 @@ impl Member {
         self.endpoint.as_ref().map_err(String::as_str)
     }
 
+    /// Whether the key of a caller who speaks this protocol may go to it.
+    pub(crate) fn takes_own_key(&self, protocol: CallerProtocol) -> bool {
+        self.keyless.as_ref().is_some_and(|endpoint| is_native(protocol, self.provider(), endpoint))
+    }
+
     /// Where it is for a call that brings its own key.
     pub(crate) fn endpoint_for_own_key(&self) -> Result<&Endpoint, &str> {
         self.keyless.as_ref().map_or_else(|| self.endpoint(), Ok)
@@ -103,9 +110,12 @@ impl Member {
     }
 
     /// Takes our secrets out of what the provider said: some servers quote the key they refuse.
-    pub(crate) fn redact(&self, error: &mut ProviderError) {
+    ///
+    /// - `own`: the key the caller brought, which is nobody's to log either.
+    pub(crate) fn redact(&self, error: &mut ProviderError, own: Option<&SecretString>) {
         let ProviderError { message, error_type, code, param, request_id, .. } = error;
-        for secret in self.secrets.iter().map(ExposeSecret::expose_secret) {
+        let own = own.map(|key| key.expose_secret().trim()).filter(|key| key.len() >= SECRET_MIN);
+        for secret in self.secrets.iter().map(ExposeSecret::expose_secret).chain(own) {
             let said = [error_type.as_mut(), code.as_mut(), param.as_mut(), request_id.as_mut()];
             for text in std::iter::once(&mut *message).chain(said.into_iter().flatten()) {
                 if text.contains(secret) {
@@ -172,7 +182,7 @@ impl Registry {
         let now = clock.now();
         let member = |settings: &ProviderSettings| {
             let endpoint = endpoint(settings, settings.api_key.as_ref())?;
-            let keyless = match config.gateway.pass_through_keys && settings.is_vendors() {
+            let keyless = match config.gateway.pass_through_keys {
                 true => reached(settings, None)?.ok(),
                 false => None,
             };

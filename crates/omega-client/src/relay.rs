@@ -25,7 +25,7 @@ pub use counting::Counted;
 pub(crate) use decoder::{Frame, Frames};
 pub use embeddings::RelayEmbeddings;
 pub(crate) use embeddings::Vectors;
-pub(crate) use exchange::{Answered, Relay};
+pub(crate) use exchange::{Answered, Relay, is_native};
 pub(crate) use recovery::Terms;
 pub use stream::RelayStream;
 
@@ -91,8 +91,9 @@ impl RelayRequest {
         self
     }
 
-    /// The caller's own key, for the provider of the model it asks for if that speaks its protocol, and nobody else. Has
-    /// no effect unless `gateway.pass_through_keys` is on.
+    /// The caller's own key, for the provider of the model it asks for if that speaks its protocol. Nobody else gets it:
+    /// no fallback at another provider, and nobody else of the same pool, which is not used then. Has no effect unless
+    /// `gateway.pass_through_keys` is on.
     #[must_use]
     pub fn credential(mut self, key: SecretString) -> Self {
         self.0.credential = Some(key);

@@ -184,14 +184,26 @@ impl Scope {
 
     /// A permit if one is to be had at this moment.
     pub(crate) fn admit_now(self: &Arc<Self>, call: &Call, now: Timestamp) -> Option<Held> {
+        self.admit_or_foresee(call, now).ok()
+    }
+
+    /// The same; or when one is to be had as it seems, unless waiting is no help.
+    pub(crate) fn admit_or_foresee(
+        self: &Arc<Self>,
+        call: &Call,
+        now: Timestamp,
+    ) -> Result<Held, Option<Timestamp>> {
         let hasty = Call { admit_by: now, attempts: 0, ..call.clone() };
         self.decide(now, |state| match state.pipeline.admit(&hasty, now) {
             Admission::Queued(ticket) => {
                 state.pipeline.leave(ticket, now);
-                None
+                Err(Some(now))
             }
-            Admission::Granted(permit) => Some(self.hold(permit)),
-            Admission::Rejected(_) => None,
+            Admission::Granted(permit) => Ok(self.hold(permit)),
+            Admission::Rejected(
+                Rejection::DeadlineTooSoon { earliest, .. } | Rejection::QueueFull { earliest },
+            ) => Err(Some(earliest)),
+            Admission::Rejected(_) => Err(None),
         })
     }
 

@@ -37,6 +37,7 @@ pub(crate) async fn send<E: Exchange>(
     let Outgoing { encoded: Encoded { request, streaming, how }, mut watch } = outgoing;
     let member = &target.member;
     let provider = member.provider();
+    let own_key = E::own_key(&how).cloned();
     held.sent(facts.input);
     let response = watch.over(client.transport.send(request)).await?;
     let Response { head, mut body } = response.map_err(|error| unreachable_provider(&error))?;
@@ -49,7 +50,7 @@ pub(crate) async fn send<E: Exchange>(
         let said = error_body(&mut body, &mut watch).await;
         let mut error = provider.classify(head.status, &head.headers, &said, date);
         name_request(&mut error, provider.request_id(&head.headers));
-        member.redact(&mut error);
+        member.redact(&mut error, own_key.as_ref());
         return Err(Fault::Provider(error));
     }
     let request_id = provider.request_id(&head.headers).map(str::to_owned);
@@ -57,7 +58,7 @@ pub(crate) async fn send<E: Exchange>(
     E::receive(incoming, how).await.map_err(|fault| match fault {
         Fault::Provider(mut error) => {
             name_request(&mut error, request_id.as_deref());
-            member.redact(&mut error);
+            member.redact(&mut error, own_key.as_ref());
             Fault::Provider(error)
         }
         deadline @ Fault::Deadline { .. } => deadline,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use omega_policy::{Call, FailureKind, Timestamp, Usage};
 use omega_protocol::{ChatChunk, ResponseEvent};
+use secrecy::SecretString;
 
 use crate::answer::{Attempt, AttemptOutcome};
 use crate::client::Inner;
@@ -118,6 +119,8 @@ pub(crate) struct Flow<F: Format> {
     /// Since when the caller has had pieces to read. A caller that takes its time over them must not make the
     /// provider look silent.
     away_since: Option<Timestamp>,
+    /// The key that the caller brought: it must not be shown.
+    own_key: Option<SecretString>,
 }
 
 // Nothing in it is pinned: the body and the timers are boxed.
@@ -139,7 +142,25 @@ impl<F: Format> Flow<F> {
         let Served { answer: Begun { reader, items }, target, attempts, max_attempts, queued, open } = served;
         let state = open.map_or(State::Ending, |open| State::Flowing(Box::new(open)));
         let (items, scratch, away_since) = (items.into(), Vec::new(), Some(reader.watch().now()));
-        Self { client, reader, items, scratch, state, target, attempts, max_attempts, queued, away_since }
+        let own_key = None;
+        Self {
+            client,
+            reader,
+            items,
+            scratch,
+            state,
+            target,
+            attempts,
+            max_attempts,
+            queued,
+            away_since,
+            own_key,
+        }
+    }
+
+    /// Hides this key, whatever the provider says.
+    pub(crate) fn hide(&mut self, own_key: Option<SecretString>) {
+        self.own_key = own_key;
     }
 
     /// The next piece; an error is the last one.
@@ -219,7 +240,7 @@ impl<F: Format> Flow<F> {
         let (name, model) = (&*self.target.member.name, &self.target.model);
         let (error, outcome) = match with_seen(fault, &self.reader) {
             Fault::Provider(mut said) => {
-                self.target.member.redact(&mut said);
+                self.target.member.redact(&mut said, self.own_key.as_ref());
                 said.request_id = said.request_id.or_else(|| {
                     let provider = self.target.member.provider();
                     provider.request_id(self.reader.headers()).map(str::to_owned)

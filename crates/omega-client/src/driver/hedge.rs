@@ -138,8 +138,8 @@ impl<'c, E: Exchange> Driver<'c, E> {
         if !settings.enabled || !self.attempts.is_empty() || !E::GENERATES {
             return None;
         }
-        let name = &self.plan.targets[index].member.name;
-        self.later(index).find(|at| self.plan.targets[*at].member.name != *name)?;
+        let head = self.plan.targets[index].member.head();
+        self.later(index).find(|at| self.plan.targets[*at].member.head() != head)?;
         self.client.hedges.deposit(settings.percent);
         // A whole answer is written before its first byte is sent, so its silence does not make it slow.
         if streaming == Streaming::Whole {
@@ -247,12 +247,13 @@ impl<'c, E: Exchange> Driver<'c, E> {
         Some(Box::new(hedge))
     }
 
-    /// The call on its way to this target, if it is another provider's, healthy, able to take it and free.
+    /// The call on its way to this target, if it is another provider's, healthy, able to take it and free. Another key
+    /// of the same provider is not another provider: what is slow there is slow for both.
     fn hedge_to(&mut self, index: usize, to: usize, now: Timestamp) -> Option<Hedge<'c, E::Answer>> {
         let target = self.plan.targets[to].clone();
         let scope = Arc::clone(&target.member.scope);
         // A circuit that is being tested has no slot to spare for a call that somebody else is likely to answer.
-        if target.member.name == self.plan.targets[index].member.name || !scope.is_closed(&target.model) {
+        if target.member.head() == self.plan.targets[index].member.head() || !scope.is_closed(&target.model) {
             return None;
         }
         let asked = self.exchange.asked().model().to_owned();

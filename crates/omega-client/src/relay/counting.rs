@@ -9,7 +9,7 @@ use bytes::Bytes;
 use omega_policy::FailureKind;
 use omega_protocol::ProviderError;
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{Core, RelayRequest};
 use crate::asked::Asked as _;
@@ -37,7 +37,8 @@ impl Inner {
         let core = Arc::new(request.into_core());
         let config = &self.loaded.config;
         let asked = &core.envelope.model;
-        let target = self.registry.target(if asked.is_empty() { &config.model } else { asked })?;
+        let asked = if asked.trim().is_empty() { &config.model } else { asked };
+        let target = self.registry.target(config.meant_by(asked).next().unwrap_or(asked))?;
         match self.ask_for_count(&core, &target).await {
             Some(said) => said.map(Counted::Said),
             None => {
@@ -51,7 +52,8 @@ impl Inner {
     /// What the target says, if it is one to ask.
     async fn ask_for_count(&self, core: &Core, target: &Target) -> Option<Result<Bytes, Error>> {
         let member = &target.member;
-        let endpoint = match &core.credential {
+        let own_key = core.credential.as_ref().filter(|_| member.takes_own_key(core.protocol));
+        let endpoint = match own_key {
             Some(_) => member.endpoint_for_own_key(),
             None => member.endpoint(),
         };
@@ -64,21 +66,26 @@ impl Inner {
         for (name, value) in &core.headers {
             request.headers_mut().insert(name, value.clone());
         }
-        if let Some(key) = &core.credential {
+        if let Some(key) = own_key {
             endpoint.authorize(&mut request, key.expose_secret()).ok()?;
         }
         let wait = member.clocks.first_byte;
-        let said = tokio::time::timeout(wait, self.count_said(target, request)).await;
+        let said = tokio::time::timeout(wait, self.count_said(target, request, own_key)).await;
         Some(said.unwrap_or_else(|_| {
             let text = format!("{}: no answer within {} s", member.name, wait.as_secs_f64());
             Err(Error::new(ErrorKind::Deadline, text).at(&member.name, &target.model))
         }))
     }
 
-    async fn count_said(&self, target: &Target, request: http::Request<Bytes>) -> Result<Bytes, Error> {
+    async fn count_said(
+        &self,
+        target: &Target,
+        request: http::Request<Bytes>,
+        own_key: Option<&SecretString>,
+    ) -> Result<Bytes, Error> {
         let member = &target.member;
         let failed = |mut error: ProviderError| {
-            member.redact(&mut error);
+            member.redact(&mut error, own_key);
             Error::provider_said(&member.name, &target.model, error)
         };
         let sent = self.transport.send(request).await;

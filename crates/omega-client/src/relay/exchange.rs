@@ -9,7 +9,7 @@ use omega_protocol::{
     TokenCounter, reasons_first_as_asked,
 };
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::Core;
 use super::decoder::{FrameDecoder, Frames};
@@ -23,7 +23,7 @@ pub(crate) struct Relay {
     pub(crate) asked: RelayAsked,
     /// Whether what is delivered is kept in mind, to go on from it should the stream break.
     pub(crate) tracks: bool,
-    /// Where the caller's own key may go: to the provider of the model it asked for.
+    /// Where the caller's own key goes: to the provider of the model it asked for, if that takes it.
     key_goes_to: Option<Target>,
 }
 
@@ -60,7 +60,9 @@ impl Relay {
     /// - `first`: the target of the model asked for.
     pub(crate) fn new(core: Arc<Core>, tracks: bool, first: Option<&Target>) -> Self {
         let model = core.envelope.model.clone();
-        let key_goes_to = first.filter(|_| core.credential.is_some()).cloned();
+        let takes =
+            |target: &&Target| core.credential.is_some() && target.member.takes_own_key(core.protocol);
+        let key_goes_to = first.filter(takes).cloned();
         Self { asked: RelayAsked { core, model }, tracks, key_goes_to }
     }
 }
@@ -109,9 +111,11 @@ impl Exchange for Relay {
     }
 
     fn brings_key(&self, member: &Member) -> bool {
-        let speaks = self.asked.core.protocol.is_native_to(member.dialect);
-        let is_meant = |target: &Target| target.member.name == member.name;
-        speaks && self.key_goes_to.as_ref().is_some_and(is_meant)
+        self.key_goes_to.as_ref().is_some_and(|target| target.member.name == member.name)
+    }
+
+    fn own_key(how: &How) -> Option<&SecretString> {
+        how.core.credential.as_ref()
     }
 
     fn encode(
@@ -187,7 +191,7 @@ impl Exchange for Relay {
 }
 
 /// Whether a provider speaks the caller's protocol, so that bytes can pass.
-pub(super) fn is_native(protocol: CallerProtocol, provider: &dyn Provider, endpoint: &Endpoint) -> bool {
+pub(crate) fn is_native(protocol: CallerProtocol, provider: &dyn Provider, endpoint: &Endpoint) -> bool {
     // Every server that speaks like OpenAI has chats; few have the Responses API, and fewer all of it.
     let own = protocol != CallerProtocol::Responses || !endpoint.is_compatible();
     own && protocol.is_native_to(provider.dialect())

@@ -12,6 +12,7 @@ use omega_protocol::{ChatChunk, ChatRequest, Message, ResponseFormat, Streaming,
 use super::Core;
 use super::exchange::{Continuation, Joint};
 use super::stream::Went;
+use crate::answer::Attempt;
 use crate::client::Inner;
 use crate::driver::{Driver, Plan};
 use crate::error::{Error, ErrorKind};
@@ -23,7 +24,7 @@ const BYTES_PER_TOKEN: u64 = 4;
 /// The state of one stream that may be gone on with.
 pub(super) struct Recovery {
     core: Arc<Core>,
-    /// Who may go on, in order: the targets behind the broken one, then that one itself.
+    /// Who may go on, in order: those the call has not asked, then the broken one itself.
     targets: Vec<Target>,
     plan: Terms,
     prefill: bool,
@@ -44,12 +45,10 @@ pub(crate) struct Terms {
 }
 
 impl Recovery {
-    /// - `targets`: all of the call; `at`: the one that answers.
+    /// - `targets`: who may go on, in order.
     /// - `prefill`: whether a target may be asked to go on where it takes that.
-    pub(super) fn new(core: Arc<Core>, targets: &[Target], at: usize, plan: Terms, prefill: bool) -> Self {
-        let mut order = targets[(at + 1).min(targets.len())..].to_vec();
-        order.extend(targets.get(at).cloned());
-        Self { core, targets: order, plan, prefill, delivered: String::new(), mixed: false, finished: false }
+    pub(super) fn new(core: Arc<Core>, targets: Vec<Target>, plan: Terms, prefill: bool) -> Self {
+        Self { core, targets, plan, prefill, delivered: String::new(), mixed: false, finished: false }
     }
 
     /// What went to the caller.
@@ -94,6 +93,7 @@ impl Recovery {
             };
             let plan = Plan {
                 targets: self.targets.clone(),
+                mates: mates(&self.targets),
                 started: self.plan.started,
                 deadline: self.plan.deadline,
                 max_wait: None,
@@ -105,7 +105,9 @@ impl Recovery {
             match Driver::new(&client, exchange, plan).run().await {
                 Ok(served) => {
                     let at = self.targets.iter().position(|target| target.is(&served.target));
-                    self.targets.drain(..at.map_or(0, |at| at + 1));
+                    if let Some(at) = at {
+                        self.targets = left(&self.targets, at, &served.attempts).cloned().collect();
+                    }
                     let splice = Splice::new(served.answer.1, &self.delivered);
                     return (self, Ok((served, splice)));
                 }
@@ -146,6 +148,29 @@ impl Recovery {
             takes_prefill: |provider, model| takes_prefill(provider.dialect(), model),
         })
     }
+}
+
+/// Of a call's targets, those it has not asked: the ones behind the one that answers, and the ones it passed over because
+/// they had no room.
+pub(super) fn left<'t>(
+    targets: &'t [Target],
+    at: usize,
+    attempts: &'t [Attempt],
+) -> impl Iterator<Item = &'t Target> {
+    let asked = |target: &Target| {
+        let is_it = |one: &Attempt| one.provider == *target.member.name && one.model == target.model;
+        attempts.iter().any(is_it)
+    };
+    let left = targets.iter().enumerate().filter(move |(place, target)| *place > at || !asked(target));
+    left.map(|(_, target)| target)
+}
+
+/// How many targets, from the first on, stand beside each other.
+fn mates(targets: &[Target]) -> usize {
+    let Some(first) = targets.first() else { return 0 };
+    let is_mate =
+        |target: &&Target| target.member.head() == first.member.head() && target.model == first.model;
+    targets.iter().take_while(is_mate).count()
 }
 
 /// Joins a new answer to what was delivered.

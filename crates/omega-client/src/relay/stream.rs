@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures_util::Stream;
 use omega_policy::Usage;
 use omega_protocol::{ChatRequest, StreamOptions, StreamWriter};
+use secrecy::SecretString;
 
-use super::recovery::{Recovery, Splice, Terms};
+use super::recovery::{Recovery, Splice, Terms, left};
 use super::{Core, Frame, Frames};
 use crate::answer::Attempt;
 use crate::client::Inner;
@@ -42,6 +43,8 @@ pub struct RelayStream {
     queued: Duration,
     usage: Option<Usage>,
     request_id: Option<String>,
+    /// The key that the caller brought: it must not be shown.
+    own_key: Option<SecretString>,
     /// Under which id the caller finds this call in the log.
     id: String,
     /// Why it broke first, while somebody goes on.
@@ -73,7 +76,9 @@ impl RelayStream {
     ) -> Self {
         let recovery = recovery.map(|(targets, terms, prefill)| {
             let at = targets.iter().position(|target| target.is(&served.target)).unwrap_or(targets.len());
-            Box::new(Recovery::new(Arc::clone(&core), &targets, at, terms, prefill))
+            let others = left(&targets, at, &served.attempts);
+            let order = others.chain(targets.get(at)).cloned().collect();
+            Box::new(Recovery::new(Arc::clone(&core), order, terms, prefill))
         });
         let writer = match core.typed_if_known() {
             Some(request) => core.protocol.format().stream_writer(request),
@@ -100,6 +105,7 @@ impl RelayStream {
             queued,
             usage: None,
             request_id: None,
+            own_key: core.credential.clone(),
             id: String::new(),
             broken: None,
             error: None,
@@ -110,7 +116,8 @@ impl RelayStream {
     }
 
     fn flow(&mut self, served: Served<Begun<Frames>>) {
-        let flow = Flow::new(Arc::clone(&self.client), served);
+        let mut flow = Flow::new(Arc::clone(&self.client), served);
+        flow.hide(self.own_key.clone());
         self.request_id = flow.request_id().map(str::to_owned);
         self.state = State::Flowing(Box::new(flow));
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read the paused clock and spawn what they await")]
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it as the test itself may")]
 
+mod aliases;
 mod breaker;
 mod calls;
 mod cancellation;
@@ -13,6 +14,8 @@ mod failover;
 mod hedging;
 mod limits;
 mod logs;
+mod own_keys;
+mod pools;
 mod runtimes;
 mod secrets;
 mod streaming;

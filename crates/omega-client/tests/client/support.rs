@@ -18,6 +18,8 @@ pub struct Seen {
     pub at: Instant,
     pub host: String,
     pub path: String,
+    /// The key it came with, bare.
+    pub key: Option<String>,
     pub body: Value,
 }
 
@@ -144,12 +146,19 @@ pub fn provider_of(host: &str) -> &str {
     }
 }
 
+fn key_of(headers: &http::HeaderMap) -> Option<String> {
+    let of = |name: &str| headers.get(name)?.to_str().ok();
+    let bearer = of("authorization").and_then(|value| value.strip_prefix("Bearer "));
+    bearer.or_else(|| of("x-api-key")).or_else(|| of("x-goog-api-key")).map(str::to_owned)
+}
+
 impl Transport for Upstream {
     fn send(&self, request: Request<Bytes>) -> Sending<'_> {
         let seen = Seen {
             at: Instant::now(),
             host: request.uri().host().unwrap_or_default().to_owned(),
             path: request.uri().path().to_owned(),
+            key: key_of(request.headers()),
             body: serde_json::from_slice(request.body()).unwrap_or(Value::Null),
         };
         let at = {

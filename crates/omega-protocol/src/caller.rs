@@ -13,7 +13,7 @@ mod responses;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::{ChatChunk, ChatRequest, ChatResponse, Dialect};
+use crate::{ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, Dialect, Extra};
 
 /// A protocol in which a gateway can be asked for a chat answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +128,33 @@ pub struct CallerError<'e> {
     pub request_id: Option<Cow<'e, str>>,
     /// When to come back, where that is known.
     pub retry_after: Option<Duration>,
+}
+
+/// Parts as the content of a message: a single text is a plain one.
+fn content_of(mut parts: Vec<ContentPart>) -> Content {
+    match parts.as_mut_slice() {
+        [] => Content::None,
+        [ContentPart::Text { text, .. }] => Content::Text(std::mem::take(text)),
+        _ => Content::Parts(parts),
+    }
+}
+
+/// All the text of an answer.
+fn whole_text(content: &Content) -> String {
+    match content {
+        Content::Parts(parts) => parts.iter().filter_map(ContentPart::as_text).collect(),
+        content => content.text().to_owned(),
+    }
+}
+
+/// What a call is given, as the object that its protocol wants. The model wrote it and may have written no JSON: then it
+/// is handed on as text, for the caller to make sense of.
+fn call_arguments(arguments: &str) -> Extra {
+    match serde_json::from_str(arguments) {
+        Ok(serde_json::Value::Object(arguments)) => arguments,
+        _ if arguments.trim().is_empty() => Extra::new(),
+        _ => Extra::from_iter([("invalid_json".to_owned(), arguments.into())]),
+    }
 }
 
 /// Writes one server-sent event with a name.

@@ -1,13 +1,17 @@
 //! Gemini's protocol as its server speaks it: requests read, answers and streams written, held against the reader of the
 //! very same protocol.
 
+mod chunks;
+
 use std::time::Duration;
 
 use omega_protocol::{
-    CallerError, CallerProtocol, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, Dialect,
-    FinishReason, ReasoningEffort, ResponseFormat, Role, ToolChoice,
+    CallerError, CallerProtocol, ChatRequest, ChatResponse, Content, ContentPart, Dialect, FinishReason,
+    ReasoningEffort, ResponseFormat, Role, ToolChoice,
 };
 use serde_json::{Value, json};
+
+use chunks::{chunk, delta, finish};
 
 fn read(body: &Value) -> Result<ChatRequest, omega_protocol::RequestError> {
     CallerProtocol::GenerateContent.format().read_request(body.to_string().as_bytes())
@@ -144,17 +148,6 @@ fn an_answer_is_read_back_as_it_was() {
     assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens()), (10, 6, 2));
 }
 
-fn chunk(value: Value) -> ChatChunk {
-    let mut whole =
-        json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt", "choices": []});
-    whole.as_object_mut().expect("an object").extend(value.as_object().expect("an object").clone());
-    serde_json::from_value(whole).expect("a chunk")
-}
-
-fn delta(delta: Value) -> ChatChunk {
-    chunk(json!({"choices": [{"index": 0, "delta": delta}]}))
-}
-
 fn back(bytes: &[u8], piece: usize) -> (ChatResponse, bool) {
     let mut decoder = Dialect::Google.provider().chat_decoder();
     let mut chunks = Vec::new();
@@ -178,7 +171,7 @@ fn a_stream_is_read_back_as_it_was_with_its_calls_whole() {
             json!({"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\""}}]}),
         ),
         delta(json!({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]})),
-        chunk(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})),
+        finish("tool_calls"),
         chunk(json!({"usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}})),
     ] {
         writer.push(&piece, &mut out);
@@ -201,7 +194,7 @@ fn what_went_by_untouched_is_not_said_again() {
     let mut out = native.as_bytes().to_vec();
     writer.follow(native.as_bytes(), &[]);
     writer.push(&delta(json!({"content": "lo"})), &mut out);
-    writer.push(&chunk(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})), &mut out);
+    writer.push(&finish("stop"), &mut out);
     writer.finish(&mut out);
     let (whole_answer, whole) = back(&out, out.len());
     assert!(whole && whole_answer.text() == "Hello");

@@ -1,6 +1,8 @@
 //! Anthropic's protocol as its server speaks it: requests read, answers and streams written, held against the reader of
 //! the very same protocol.
 
+mod chunks;
+
 use std::time::Duration;
 
 use omega_protocol::{
@@ -8,6 +10,8 @@ use omega_protocol::{
     Endpoint, EndpointOptions, FinishReason, ReasoningEffort, ResponseFormat, Role, Streaming, ToolChoice,
 };
 use serde_json::{Value, json};
+
+use chunks::{chunk, delta, finish};
 
 fn read(body: &Value) -> Result<ChatRequest, omega_protocol::RequestError> {
     CallerProtocol::Messages.format().read_request(body.to_string().as_bytes())
@@ -206,21 +210,6 @@ fn arguments_that_are_no_json_are_handed_on_as_text() {
     let body: Value =
         serde_json::from_slice(&CallerProtocol::Messages.format().write_answer(&broken)).expect("JSON");
     assert_eq!(body["content"][1]["input"], json!({"invalid_json": "{oops"}));
-}
-
-fn chunk(value: Value) -> ChatChunk {
-    let mut whole =
-        json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "gpt", "choices": []});
-    whole.as_object_mut().expect("an object").extend(value.as_object().expect("an object").clone());
-    serde_json::from_value(whole).expect("a chunk")
-}
-
-fn delta(delta: Value) -> ChatChunk {
-    chunk(json!({"choices": [{"index": 0, "delta": delta}]}))
-}
-
-fn finish(reason: &str) -> ChatChunk {
-    chunk(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}))
 }
 
 /// What a reader of the protocol makes of a stream, fed in pieces of this size.

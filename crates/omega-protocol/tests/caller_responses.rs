@@ -1,11 +1,15 @@
 //! OpenAI's Responses as their server speaks them: requests read, answers and streams written, held against the reader of
 //! the very same protocol.
 
+mod chunks;
+
 use omega_protocol::{
-    CallerError, CallerProtocol, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart, Dialect,
-    ReasoningEffort, ResponseEvent, ResponseFormat, ResponsesResponse, Role, ToolChoice,
+    CallerError, CallerProtocol, ChatRequest, ChatResponse, Content, ContentPart, Dialect, ReasoningEffort,
+    ResponseEvent, ResponseFormat, ResponsesResponse, Role, ToolChoice,
 };
 use serde_json::{Value, json};
+
+use chunks::{chunk, delta, finish};
 
 fn read(body: &Value) -> Result<ChatRequest, omega_protocol::RequestError> {
     CallerProtocol::Responses.format().read_request(body.to_string().as_bytes())
@@ -129,20 +133,6 @@ fn an_answer_is_read_back_as_it_was() {
         (&said["status"], &said["incomplete_details"]["reason"]),
         (&json!("incomplete"), &json!("max_output_tokens"))
     );
-}
-
-fn chunk(value: Value) -> ChatChunk {
-    let mut whole = json!({"id": "chatcmpl-9", "object": "chat.completion.chunk", "created": 1, "model": "claude", "choices": []});
-    whole.as_object_mut().expect("an object").extend(value.as_object().expect("an object").clone());
-    serde_json::from_value(whole).expect("a chunk")
-}
-
-fn delta(delta: Value) -> ChatChunk {
-    chunk(json!({"choices": [{"index": 0, "delta": delta}]}))
-}
-
-fn finish(reason: &str) -> ChatChunk {
-    chunk(json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]}))
 }
 
 fn events(bytes: &[u8], piece: usize) -> (Vec<ResponseEvent>, bool) {

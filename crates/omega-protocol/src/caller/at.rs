@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use crate::RequestError;
+use super::chat_completions::not_json_of_this_kind;
+use crate::{Extra, FunctionDefinition, RequestError, Tool};
 
 /// How a protocol writes a place in a list.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,15 @@ enum Step<'p> {
     Root,
     Field(&'p str),
     Item(usize),
+}
+
+/// The object in a body.
+pub(super) fn object(body: &[u8]) -> Result<Value, RequestError> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| not_json_of_this_kind(&error))?;
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(RequestError { field: None, message: "the body is not a JSON object".into() }),
+    }
 }
 
 /// A value and where it stands.
@@ -136,6 +146,29 @@ impl<'p, 'v> At<'p, 'v> {
     /// A list of strings.
     pub(super) fn texts(&self) -> Result<Vec<String>, RequestError> {
         self.items()?.map(|item| item.needed().map(str::to_owned)).collect()
+    }
+
+    /// The function that stands here.
+    ///
+    /// - `parameters`, `strict`: what each protocol says in its own way.
+    pub(super) fn function(
+        &self,
+        parameters: Option<Value>,
+        strict: Option<bool>,
+    ) -> Result<Tool, RequestError> {
+        let function = FunctionDefinition {
+            name: self.field("name").needed()?.to_owned(),
+            description: self.field("description").text()?.map(str::to_owned),
+            parameters,
+            strict,
+            extra: Extra::new(),
+        };
+        Ok(Tool { kind: "function".to_owned(), function: Some(function), extra: Extra::new() })
+    }
+
+    /// A copy of an object; nothing of what is not there.
+    pub(super) fn copied(&self) -> Result<Option<Value>, RequestError> {
+        Ok(self.fields()?.map(|_| self.value.clone()))
     }
 
     /// This cannot be passed on.

@@ -1,7 +1,8 @@
 //! From a chat response to the object that Google's SDKs read.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use crate::caller::{call_arguments, whole_text};
 use crate::{ChatResponse, Choice, FinishReason, Message, Usage};
 
 /// The answer.
@@ -28,10 +29,7 @@ fn parts(message: &Message) -> Vec<Value> {
     if let Some(thought) = message.reasoning_content.as_deref().filter(|thought| !thought.is_empty()) {
         parts.push(json!({"text": thought, "thought": true}));
     }
-    let text: String = match &message.content {
-        crate::Content::Parts(parts) => parts.iter().filter_map(|part| part.as_text()).collect(),
-        content => content.text().to_owned(),
-    };
+    let text = whole_text(&message.content);
     for text in [text.as_str(), message.refusal.as_deref().unwrap_or_default()] {
         if !text.is_empty() {
             parts.push(json!({"text": text}));
@@ -41,14 +39,9 @@ fn parts(message: &Message) -> Vec<Value> {
     parts
 }
 
-/// A call. The model wrote its arguments and may have written no JSON: then they are handed on as text.
+/// A call.
 pub(super) fn call_part(id: &str, name: &str, arguments: &str) -> Value {
-    let args = match serde_json::from_str(arguments) {
-        Ok(Value::Object(args)) => args,
-        _ if arguments.trim().is_empty() => Map::new(),
-        _ => Map::from_iter([("invalid_json".to_owned(), arguments.into())]),
-    };
-    json!({"functionCall": {"id": id, "name": name, "args": args}})
+    json!({"functionCall": {"id": id, "name": name, "args": call_arguments(arguments)}})
 }
 
 /// Why an answer ended.

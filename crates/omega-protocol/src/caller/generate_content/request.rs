@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 use super::schema::json_schema;
-use crate::caller::at::{At, Notation};
-use crate::caller::chat_completions::not_json_of_this_kind;
+use crate::caller::at::{At, Notation, object};
+use crate::caller::content_of;
 use crate::{
-    ChatRequest, Content, ContentPart, Extra, FunctionDefinition, Message, ReasoningEffort, RequestError,
-    ResponseFormat, Role, Tool, ToolCall, ToolChoice,
+    ChatRequest, Content, ContentPart, Extra, Message, ReasoningEffort, RequestError, ResponseFormat, Role,
+    Tool, ToolCall, ToolChoice,
 };
 
 const NOT_ELSEWHERE: &str = "only Gemini can be asked for this; leave it out, or ask for a Gemini model";
@@ -36,11 +36,8 @@ const KNOWN: [&str; 18] = [
 ];
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, RequestError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| not_json_of_this_kind(&error))?;
+    let value = object(body)?;
     let root = At::root(&value, Notation::Brackets);
-    if root.fields()?.is_none() {
-        return Err(RequestError { field: None, message: "the body is not a JSON object".into() });
-    }
     root.only(&KNOWN, NOT_ELSEWHERE)?;
     let mut request = ChatRequest::default();
     generation(&root.either(["generationConfig", "generation_config"]), &mut request)?;
@@ -132,11 +129,7 @@ fn read_turn(turn: &At<'_, '_>, calls: &mut Calls, messages: &mut Vec<Message>) 
             parts.extend(read_part(&part)?);
         }
     }
-    message.content = match parts.as_mut_slice() {
-        [] => Content::None,
-        [ContentPart::Text { text, .. }] => Content::Text(std::mem::take(text)),
-        _ => Content::Parts(parts),
-    };
+    message.content = content_of(parts);
     if message.content != Content::None || !message.tool_calls.is_empty() {
         messages.push(message);
     }
@@ -232,14 +225,7 @@ fn read_function(function: &At<'_, '_>) -> Result<Tool, RequestError> {
         (None, Some(_)) => Some(json_schema(google.value)),
         (None, None) => None,
     };
-    let definition = FunctionDefinition {
-        name: function.field("name").needed()?.to_owned(),
-        description: function.field("description").text()?.map(str::to_owned),
-        parameters,
-        strict: None,
-        extra: Extra::new(),
-    };
-    Ok(Tool { kind: "function".to_owned(), function: Some(definition), extra: Extra::new() })
+    function.function(parameters, None)
 }
 
 fn choice(config: &At<'_, '_>) -> Result<Option<ToolChoice>, RequestError> {

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::caller::{call_arguments, whole_text};
 use crate::{ChatResponse, FinishReason, Usage};
 
 /// The message.
@@ -9,17 +10,14 @@ pub(super) fn message(answer: &ChatResponse) -> Value {
     let choice = answer.choices.first();
     let mut content = Vec::new();
     if let Some(message) = choice.map(|choice| &choice.message) {
-        let texts = match &message.content {
-            crate::Content::Parts(parts) => parts.iter().filter_map(|part| part.as_text()).collect(),
-            content => content.text().to_owned(),
-        };
+        let texts = whole_text(&message.content);
         for text in [texts.as_str(), message.refusal.as_deref().unwrap_or_default()] {
             if !text.is_empty() {
                 content.push(json!({"type": "text", "text": text}));
             }
         }
         for call in &message.tool_calls {
-            let input = input(call.arguments());
+            let input = call_arguments(call.arguments());
             content.push(json!({"type": "tool_use", "id": call.id, "name": call.name(), "input": input}));
         }
     }
@@ -41,16 +39,6 @@ pub(super) fn message_id(id: &str) -> String {
     match id.starts_with("msg_") {
         true => id.to_owned(),
         false => format!("msg_{id}"),
-    }
-}
-
-/// What a call is given. The model wrote it and may have written no JSON: then it is handed on as text, for the caller
-/// to make sense of.
-pub(super) fn input(arguments: &str) -> Value {
-    match serde_json::from_str(arguments) {
-        Ok(Value::Object(input)) => Value::Object(input),
-        _ if arguments.trim().is_empty() => json!({}),
-        _ => json!({"invalid_json": arguments}),
     }
 }
 

@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::caller::at::{At, Notation};
-use crate::caller::chat_completions::not_json_of_this_kind;
+use crate::caller::at::{At, Notation, object};
+use crate::caller::content_of;
 use crate::{
-    ChatRequest, Content, ContentPart, Extra, FunctionDefinition, Message, ReasoningEffort, RequestError,
-    ResponseFormat, Role, Tool, ToolCall, ToolChoice,
+    ChatRequest, Content, ContentPart, Extra, Message, ReasoningEffort, RequestError, ResponseFormat, Role,
+    Tool, ToolCall, ToolChoice,
 };
 
 const NOT_ELSEWHERE: &str = "only Anthropic can be asked for this; leave it out, or ask for a Claude model";
@@ -36,11 +36,8 @@ const KNOWN: [&str; 20] = [
 ];
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, RequestError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| not_json_of_this_kind(&error))?;
+    let value = object(body)?;
     let root = At::root(&value, Notation::Dots);
-    if root.fields()?.is_none() {
-        return Err(RequestError { field: None, message: "the body is not a JSON object".into() });
-    }
     root.only(&KNOWN, NOT_ELSEWHERE)?;
     let mut request = ChatRequest {
         model: root.field("model").text()?.unwrap_or_default().to_owned(),
@@ -117,21 +114,12 @@ fn read_turn(turn: &At<'_, '_>, messages: &mut Vec<Message>) -> Result<(), Reque
             _ => parts.extend(part(&block)?),
         }
     }
-    message.content = as_content(parts);
+    message.content = content_of(parts);
     let says_nothing = message.content == Content::None && message.tool_calls.is_empty();
     if !says_nothing {
         messages.push(message);
     }
     Ok(())
-}
-
-/// A single text is a plain one.
-fn as_content(mut parts: Vec<ContentPart>) -> Content {
-    match parts.as_mut_slice() {
-        [] => Content::None,
-        [ContentPart::Text { text, .. }] => Content::Text(std::mem::take(text)),
-        _ => Content::Parts(parts),
-    }
 }
 
 /// A block as parts of a message.
@@ -221,7 +209,7 @@ fn tool_result(block: &At<'_, '_>) -> Result<Message, RequestError> {
             for inner in content.items()? {
                 parts.extend(part(&inner)?);
             }
-            match as_content(parts) {
+            match content_of(parts) {
                 Content::None => Content::Text(String::new()),
                 content => content,
             }
@@ -246,15 +234,7 @@ fn read_tool(tool: &At<'_, '_>) -> Result<Tool, RequestError> {
             "a tool that Anthropic's servers run; only tools of your own can go to another provider",
         ));
     }
-    let schema = tool.field("input_schema");
-    let function = FunctionDefinition {
-        name: tool.field("name").needed()?.to_owned(),
-        description: tool.field("description").text()?.map(str::to_owned),
-        parameters: schema.fields()?.map(|_| schema.value.clone()),
-        strict: tool.field("strict").switch()?,
-        extra: Extra::new(),
-    };
-    Ok(Tool { kind: "function".to_owned(), function: Some(function), extra: Extra::new() })
+    tool.function(tool.field("input_schema").copied()?, tool.field("strict").switch()?)
 }
 
 /// The choice, and whether several calls in one turn are allowed.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::answer::{message_id, stop_reason, usage};
 use super::body;
-use crate::caller::{CallerError, StreamWriter};
+use crate::caller::{CallerError, StreamWriter, event_data, named_event};
 use crate::{ChatChunk, FinishReason, ToolCallDelta, Usage};
 
 /// See the module.
@@ -50,12 +50,12 @@ impl Writer {
             "id": message_id(id), "type": "message", "role": "assistant", "model": model, "content": [],
             "stop_reason": null, "stop_sequence": null, "usage": usage(self.usage.as_ref()),
         });
-        event(out, "message_start", &json!({"type": "message_start", "message": message}));
+        named_event(out, "message_start", &json!({"type": "message_start", "message": message}));
     }
 
     fn close(&mut self, out: &mut Vec<u8>) {
         if let Some(Open { index, .. }) = self.open.take() {
-            event(out, "content_block_stop", &json!({"type": "content_block_stop", "index": index}));
+            named_event(out, "content_block_stop", &json!({"type": "content_block_stop", "index": index}));
         }
     }
 
@@ -69,7 +69,7 @@ impl Writer {
         self.next += 1;
         self.open = Some(Open { index, kind });
         let start = json!({"type": "content_block_start", "index": index, "content_block": first()});
-        event(out, "content_block_start", &start);
+        named_event(out, "content_block_start", &start);
         index
     }
 
@@ -124,7 +124,7 @@ impl StreamWriter for Writer {
             let finish = chunk.choices.iter().find_map(|choice| choice.finish_reason.clone());
             self.finish = finish.or(self.finish.take());
         }
-        let Some(data) = super::super::event_data(bytes) else { return };
+        let Some(data) = event_data(bytes) else { return };
         let index = data["index"].as_u64().unwrap_or(self.next);
         match data["type"].as_str().unwrap_or_default() {
             "message_start" => self.begun = true,
@@ -157,26 +157,22 @@ impl StreamWriter for Writer {
                 "delta": {"stop_reason": reason, "stop_sequence": null},
                 "usage": usage(self.usage.as_ref()),
             });
-            event(out, "message_delta", &said);
+            named_event(out, "message_delta", &said);
         }
         if !std::mem::replace(&mut self.stopped, true) {
-            event(out, "message_stop", &json!({"type": "message_stop"}));
+            named_event(out, "message_stop", &json!({"type": "message_stop"}));
         }
     }
 
     fn fail(&mut self, error: &CallerError<'_>, out: &mut Vec<u8>) {
-        event(out, "error", &body(error));
+        named_event(out, "error", &body(error));
     }
 }
 
 fn delta(out: &mut Vec<u8>, index: u64, delta: &Value) {
-    event(
+    named_event(
         out,
         "content_block_delta",
         &json!({"type": "content_block_delta", "index": index, "delta": delta}),
     );
-}
-
-fn event(out: &mut Vec<u8>, name: &str, data: &Value) {
-    super::super::named_event(out, name, data);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::caller::whole_text;
 use crate::{ChatResponse, FinishReason, Usage};
 
 /// The response.
@@ -13,10 +14,7 @@ pub(super) fn response(answer: &ChatResponse) -> Value {
         if let Some(thought) = message.reasoning_content.as_deref().filter(|thought| !thought.is_empty()) {
             output.push(reasoning_item(&format!("rs_{id}"), thought));
         }
-        let text: String = match &message.content {
-            crate::Content::Parts(parts) => parts.iter().filter_map(|part| part.as_text()).collect(),
-            content => content.text().to_owned(),
-        };
+        let text = whole_text(&message.content);
         let refusal = message.refusal.as_deref().unwrap_or_default();
         if !text.is_empty() || !refusal.is_empty() {
             output.push(message_item(&format!("msg_{id}"), &text, refusal, "completed"));

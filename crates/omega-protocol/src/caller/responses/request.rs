@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::caller::at::{At, Notation};
-use crate::caller::chat_completions::not_json_of_this_kind;
+use crate::caller::at::{At, Notation, object};
+use crate::caller::content_of;
 use crate::{
-    ChatRequest, Content, ContentPart, Extra, FunctionDefinition, JsonSchemaFormat, Message, RequestError,
-    ResponseFormat, Role, Tool, ToolCall, ToolChoice,
+    ChatRequest, Content, ContentPart, Extra, JsonSchemaFormat, Message, RequestError, ResponseFormat, Role,
+    Tool, ToolCall, ToolChoice,
 };
 
 const NOT_ELSEWHERE: &str =
@@ -51,11 +51,8 @@ const KNOWN: [&str; 30] = [
 const REMEMBERED: [&str; 3] = ["previous_response_id", "conversation", "max_tool_calls"];
 
 pub(super) fn read(body: &[u8]) -> Result<ChatRequest, RequestError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| not_json_of_this_kind(&error))?;
+    let value = object(body)?;
     let root = At::root(&value, Notation::Brackets);
-    if root.fields()?.is_none() {
-        return Err(RequestError { field: None, message: "the body is not a JSON object".into() });
-    }
     root.only(&KNOWN, NOT_ELSEWHERE)?;
     for name in REMEMBERED {
         let field = root.field(name);
@@ -213,11 +210,7 @@ fn content(at: &At<'_, '_>) -> Result<Content, RequestError> {
             _ => return Err(kind.refused(NOT_ELSEWHERE)),
         });
     }
-    Ok(match parts.as_mut_slice() {
-        [] => Content::None,
-        [ContentPart::Text { text, .. }] => Content::Text(std::mem::take(text)),
-        _ => Content::Parts(parts),
-    })
+    Ok(content_of(parts))
 }
 
 fn read_tool(tool: &At<'_, '_>) -> Result<Tool, RequestError> {
@@ -225,15 +218,7 @@ fn read_tool(tool: &At<'_, '_>) -> Result<Tool, RequestError> {
     if kind.needed()? != "function" {
         return Err(kind.refused("only functions of your own can go to another provider"));
     }
-    let schema = tool.field("parameters");
-    let function = FunctionDefinition {
-        name: tool.field("name").needed()?.to_owned(),
-        description: tool.field("description").text()?.map(str::to_owned),
-        parameters: schema.fields()?.map(|_| schema.value.clone()),
-        strict: tool.field("strict").switch()?,
-        extra: Extra::new(),
-    };
-    Ok(Tool { kind: "function".to_owned(), function: Some(function), extra: Extra::new() })
+    tool.function(tool.field("parameters").copied()?, tool.field("strict").switch()?)
 }
 
 fn choice(at: &At<'_, '_>) -> Result<Option<ToolChoice>, RequestError> {

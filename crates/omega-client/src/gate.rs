@@ -40,7 +40,6 @@ pub struct Gate {
 pub struct Pass {
     held: Held,
     call: Call,
-    queued: Duration,
 }
 
 impl UnifiedLLMClient {
@@ -95,15 +94,12 @@ impl Gate {
         call.admit_by = deadline;
         let refused =
             |rejection: Rejection| rejection_of(&self.scope.name, "", "keys", &rejection, self.scope.now());
-        let (held, queued) = match self.scope.admit(&call, None, now) {
-            Decision::Granted(held) => (held, Duration::ZERO),
-            Decision::Queued(place) => {
-                let held = place.await.map_err(refused)?;
-                (held, self.scope.now().saturating_since(now))
-            }
+        let held = match self.scope.admit(&call, None, now) {
+            Decision::Granted(held) => held,
+            Decision::Queued(place) => place.await.map_err(refused)?,
             Decision::Busy(rejection) | Decision::Refused(rejection) => return Err(refused(rejection)),
         };
-        let mut pass = Pass { held, call, queued };
+        let mut pass = Pass { held, call };
         pass.held.sent(InputEstimate { tokens: input_tokens, ..InputEstimate::default() });
         Ok(pass)
     }
@@ -116,11 +112,6 @@ impl Gate {
 }
 
 impl Pass {
-    /// How long it was waited for.
-    pub fn queued(&self) -> Duration {
-        self.queued
-    }
-
     /// The call ended, and cost this as far as is known.
     pub fn settle(mut self, usage: Option<Usage>) {
         let now = self.held.scope().now();
@@ -130,6 +121,6 @@ impl Pass {
 
 impl std::fmt::Debug for Pass {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pass").field("queued", &self.queued).finish_non_exhaustive()
+        f.debug_struct("Pass").finish_non_exhaustive()
     }
 }

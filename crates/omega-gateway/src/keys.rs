@@ -9,15 +9,13 @@ use std::sync::Arc;
 
 use aws_lc_rs::{constant_time, digest, rand};
 use omega_client::{Gate, GateLimits, Priority, UnifiedLLMClient};
-use omega_config::CallerKey;
+use omega_config::{CallerKey, HASH_SCHEME};
 use secrecy::SecretString;
 
 /// What every secret begins with, so that people and scanners know one when they see it.
 const PREFIX: &str = "omk_";
 /// Random bytes in a secret.
 const SECRET_BYTES: usize = 32;
-/// How a hash is written in the configuration.
-const SCHEME: &str = "sha256:";
 
 /// A new secret and the hash to write down.
 #[derive(Debug)]
@@ -37,7 +35,7 @@ pub fn new_key() -> Result<KeySecret, std::io::Error> {
     rand::fill(&mut random)
         .map_err(|_| std::io::Error::other("the operating system gave no random bytes"))?;
     let secret = format!("{PREFIX}{}", hex(&random));
-    let hash = format!("{SCHEME}{}", hex(hashed(&secret).as_ref()));
+    let hash = format!("{HASH_SCHEME}{}", hex(hashed(&secret).as_ref()));
     Ok(KeySecret { secret: secret.into(), hash })
 }
 
@@ -113,9 +111,9 @@ impl Key {
             }
         };
         Some(Self {
-            hash: unhex(key.hash.strip_prefix(SCHEME)?)?,
+            hash: unhex(key.hash.strip_prefix(HASH_SCHEME)?)?,
             name: key.name.clone(),
-            tenant: key.tenant.clone().unwrap_or_else(|| key.name.clone()),
+            tenant: key.tenant().to_owned(),
             priority: key.priority,
             is_admin: key.admin,
             models: key.models.clone(),
@@ -156,7 +154,7 @@ mod tests {
         let made = new_key().expect("random bytes");
         let other = new_key().expect("random bytes");
         assert_ne!(made.hash, other.hash);
-        let hash = unhex(made.hash.strip_prefix(SCHEME).expect("the scheme")).expect("64 hex digits");
+        let hash = unhex(made.hash.strip_prefix(HASH_SCHEME).expect("the scheme")).expect("64 hex digits");
         let secret = made.secret.expose_secret();
         assert!(secret.starts_with("omk_") && secret.len() == 68, "{}", secret.len());
         assert_eq!(hashed(secret).as_ref(), hash);

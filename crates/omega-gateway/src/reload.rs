@@ -19,7 +19,7 @@ const SETTLED: Duration = Duration::from_millis(200);
 /// Reads the configuration again, in a thread that may wait for a disk.
 pub(crate) async fn now(shared: &Arc<Shared>, why: &str) -> Result<(), GatewayError> {
     let worker = Arc::clone(shared);
-    let reloaded = tokio::task::spawn_blocking(move || worker.reload().map(|_| ())).await;
+    let reloaded = tokio::task::spawn_blocking(move || worker.reload()).await;
     let reloaded = reloaded.map_err(|error| GatewayError::Worker(std::io::Error::other(error)))?;
     match &reloaded {
         Ok(()) => tracing::info!("configuration reloaded ({why})"),

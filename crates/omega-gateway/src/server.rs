@@ -25,7 +25,7 @@ use tower_service::Service as _;
 use crate::error::GatewayError;
 use crate::routes;
 use crate::served::Served;
-use crate::state::Shared;
+use crate::state::{Shared, protected};
 use crate::timed_io::{Patience, Phase, TimedIo};
 
 /// How long what was told to end now may take to say so to its callers.
@@ -57,11 +57,7 @@ pub struct GatewayOptions {
 pub struct Gateway {
     shared: Arc<Shared>,
     tasks: TaskTracker,
-    workers: Vec<Worker>,
-}
-
-struct Worker {
-    thread: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
 }
 
 impl Gateway {
@@ -70,20 +66,15 @@ impl Gateway {
     /// # Errors
     /// The address cannot be listened on, or could be reached by anybody; a thread cannot be started.
     pub async fn start(client: UnifiedLLMClient, options: GatewayOptions) -> Result<Self, GatewayError> {
-        let settings = &client.configuration().config.gateway;
-        let wanted = options.listen.unwrap_or(settings.listen);
+        let config = &client.configuration().config;
+        let wanted = options.listen.unwrap_or(config.gateway.listen);
         // Before anybody can connect.
-        if !wanted.ip().is_loopback()
-            && client.configuration().config.keys.is_empty()
-            && !options.allow_anyone
-        {
-            return Err(GatewayError::Unprotected { address: wanted });
-        }
+        protected(wanted, config, options.allow_anyone)?;
         let refused = |source| GatewayError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let file = client.configuration().file.clone();
-        let shared = Arc::new(Shared::new(client, options.sources, address, options.allow_anyone)?);
+        let shared = Arc::new(Shared::new(client, options.sources, address, options.allow_anyone));
         let count =
             options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let mut workers = Vec::with_capacity(count);
@@ -99,7 +90,7 @@ impl Gateway {
                 .name(format!("omega-worker-{at}"))
                 .spawn(move || runtime.block_on(work(shared, connections)))
                 .map_err(GatewayError::Worker)?;
-            workers.push(Worker { thread: Some(thread) });
+            workers.push(thread);
             senders.push(sender);
         }
         let tasks = TaskTracker::new();
@@ -145,7 +136,7 @@ impl Gateway {
     pub async fn shutdown(mut self) {
         let drain = self.shared.current().settings.drain;
         self.shared.stopping.cancel();
-        let threads: Vec<_> = self.workers.iter_mut().filter_map(|worker| worker.thread.take()).collect();
+        let threads = std::mem::take(&mut self.workers);
         let mut joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 // A worker that panicked has said so.
@@ -226,8 +217,10 @@ async fn last_words(shared: &Shared) {
 async fn connection(stream: TcpStream, router: Router, shared: Arc<Shared>, executor: Tracked) {
     // A short answer must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
-    let GatewaySettings { header_timeout, write_timeout, max_header_bytes, .. } =
-        shared.current().settings.clone();
+    let current = shared.current();
+    let GatewaySettings { header_timeout, write_timeout, max_header_bytes, .. } = current.settings;
+    // A connection lives long, and must not keep a configuration that has been replaced.
+    drop(current);
     let _counted = Counted::new(&shared);
     let phase = Phase::new();
     let patience = Patience { head: header_timeout, write: write_timeout };

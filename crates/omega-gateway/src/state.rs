@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use omega_client::{Config, Loaded, Sources, UnifiedLLMClient};
+use omega_client::{Config, Sources, UnifiedLLMClient};
 use omega_config::GatewaySettings;
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +31,18 @@ pub(crate) struct Shared {
     pub(crate) abort: CancellationToken,
 }
 
+/// Whether a gateway may listen there: to programs of this machine, to callers with keys, or to anybody if it was told so.
+pub(crate) fn protected(
+    address: SocketAddr,
+    config: &Config,
+    allow_anyone: bool,
+) -> Result<(), GatewayError> {
+    match address.ip().is_loopback() || allow_anyone || !config.keys.is_empty() {
+        true => Ok(()),
+        false => Err(GatewayError::Unprotected { address }),
+    }
+}
+
 /// A configuration in force. A request keeps the one it began with.
 pub(crate) struct Current {
     pub(crate) client: UnifiedLLMClient,
@@ -52,8 +64,8 @@ impl Shared {
         sources: Option<Sources>,
         address: SocketAddr,
         allow_anyone: bool,
-    ) -> Result<Self, GatewayError> {
-        let this = Self {
+    ) -> Self {
+        Self {
             current: ArcSwap::from_pointee(Current::new(client, None)),
             reloading: Mutex::default(),
             sources,
@@ -64,9 +76,7 @@ impl Shared {
             in_flight: Arc::default(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
-        };
-        this.protected(&this.current())?;
-        Ok(this)
+        }
     }
 
     /// The configuration in force.
@@ -75,19 +85,12 @@ impl Shared {
     }
 
     /// Reads the configuration again and goes on with it. What is counted stays counted.
-    pub(crate) fn reload(&self) -> Result<Arc<Current>, GatewayError> {
+    pub(crate) fn reload(&self) -> Result<(), GatewayError> {
         let sources = self.sources.as_ref().ok_or(GatewayError::NoSources)?;
         let loaded = Config::load(sources)?;
-        self.go_on_with(loaded)
-    }
-
-    /// Goes on with this configuration.
-    pub(crate) fn go_on_with(&self, loaded: Loaded) -> Result<Arc<Current>, GatewayError> {
         let _one_at_a_time = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.current();
-        if loaded.config.keys.is_empty() && !self.is_closed_to_others() && !self.allow_anyone {
-            return Err(GatewayError::Unprotected { address: self.address });
-        }
+        protected(self.address, &loaded.config, self.allow_anyone)?;
         let client = before.client.reconfigured(loaded)?;
         let current = Arc::new(Current::new(client, Some(&before.keys)));
         if current.settings.listen != before.settings.listen {
@@ -97,21 +100,14 @@ impl Shared {
                 self.address
             );
         }
-        self.current.store(Arc::clone(&current));
+        self.current.store(current);
         self.metrics.reloaded(true);
-        Ok(current)
+        Ok(())
     }
 
     /// Whether only programs of this machine can reach it.
     pub(crate) fn is_closed_to_others(&self) -> bool {
         self.address.ip().is_loopback()
-    }
-
-    fn protected(&self, current: &Current) -> Result<(), GatewayError> {
-        match self.is_closed_to_others() || self.allow_anyone || !current.keys.is_empty() {
-            true => Ok(()),
-            false => Err(GatewayError::Unprotected { address: self.address }),
-        }
     }
 
     /// Counts a request in, if there is room for it.

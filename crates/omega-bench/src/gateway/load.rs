@@ -151,13 +151,7 @@ pub async fn closed(address: SocketAddr, callers: usize, span: Duration) -> io::
             answers
         });
     }
-    let mut all = Answers::default();
-    for one in futures_util::future::join_all(running).await {
-        all.seconds.extend(one.seconds);
-        all.failed += one.failed;
-    }
-    all.elapsed = began.elapsed();
-    Ok(all)
+    Ok(gathered(running, began).await)
 }
 
 /// Answers to requests that arrive at a steady rate, whatever becomes of those before.
@@ -189,13 +183,18 @@ pub async fn open(address: SocketAddr, per_second: f64, span: Duration) -> io::R
             answers
         });
     }
+    Ok(gathered(running, began).await)
+}
+
+/// What all callers got, once they are done.
+async fn gathered(running: Vec<impl Future<Output = Answers>>, began: Instant) -> Answers {
     let mut all = Answers::default();
     for one in futures_util::future::join_all(running).await {
         all.seconds.extend(one.seconds);
         all.failed += one.failed;
     }
     all.elapsed = began.elapsed();
-    Ok(all)
+    all
 }
 
 /// So many streams at once, begun over the length of one.

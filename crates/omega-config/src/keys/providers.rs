@@ -1,6 +1,6 @@
 //! The rows of a provider: which protocol it speaks, where it is, where its key comes from.
 
-use super::{DAY, Key, Place, TICK, names, seconds, text};
+use super::{DAY, Key, Place, TICK, check_provider_name, names, seconds, text};
 use crate::Dialect;
 use crate::config::{Config, StreamClocks};
 use crate::provider::ProviderSettings;
@@ -44,7 +44,7 @@ pub(super) static KEYS: [Key; 13] = [
     ),
     Key::new(
         "providers.<name>.pool",
-        text("the name of a provider", check_pool),
+        text("the name of a provider", check_provider_name),
         "The provider it stands beside: another key or endpoint for the same models, with limits and a circuit of its own. Calls for that provider go to whichever has room.",
         |c, p| text_or_unset(&provider(c, p).pool),
         |c, p, v| edit(c, p).pool = Some(v.text()),
@@ -171,10 +171,6 @@ fn check_variable(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-fn check_pool(text: &str) -> Result<(), String> {
-    super::check_provider_name(text)
 }
 
 fn check_version(text: &str) -> Result<(), String> {

@@ -200,3 +200,14 @@ pub(crate) fn chat(model: &str, text: &str) -> Value {
 pub(crate) fn streamed_chat(model: &str, text: &str) -> Value {
     json!({"model": model, "messages": [{"role": "user", "content": text}], "stream": true})
 }
+
+/// A chat request as it goes over a raw connection.
+pub(crate) fn posted(body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}

@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::house::{House, QUICK, chat, sources, streamed_chat};
+use crate::house::{House, QUICK, chat, posted, sources, streamed_chat};
 
 #[tokio::test]
 async fn statistics_are_the_specifications_dictionary_with_the_gateway_beside_it() {
@@ -144,12 +144,7 @@ async fn what_does_not_end_in_time_is_ended_with_an_error() {
     let (_, mut body) = house.stream("/v1/chat/completions", streamed_chat("gpt-5.2", "hi")).await;
     body.chunk().await.expect("a frame").expect("bytes");
     let mut whole = TcpStream::connect(house.gateway.address()).await.expect("a connection");
-    let request = chat("gpt-5.2", "hi").to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
-        request.len()
-    );
-    whole.write_all(head.as_bytes()).await.expect("sent");
+    whole.write_all(&posted(&chat("gpt-5.2", "hi"))).await.expect("sent");
     while house.gateway.in_flight() < 2 {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
@@ -172,12 +167,7 @@ async fn more_requests_than_there_is_room_for_are_refused_at_once() {
     let house = House::new("\ngateway: {max_requests: 1}").await;
     house.scenario("rules: [{fault: hang, first: 1}]");
     let mut first = TcpStream::connect(house.gateway.address()).await.expect("a connection");
-    let request = chat("gpt-5.2", "hi").to_string();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{request}",
-        request.len()
-    );
-    first.write_all(head.as_bytes()).await.expect("sent");
+    first.write_all(&posted(&chat("gpt-5.2", "hi"))).await.expect("sent");
     while house.seen().is_empty() {
         tokio::time::sleep(Duration::from_millis(2)).await;
     }

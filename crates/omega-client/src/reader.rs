@@ -65,16 +65,7 @@ impl Format for Chat {
     }
 
     fn content_bytes(chunk: &ChatChunk) -> Option<usize> {
-        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        chunk.has_content().then(|| {
-            let of_choice = chunk.choices.iter().map(|choice| {
-                let delta = &choice.delta;
-                let calls = delta.tool_calls.iter().filter_map(|call| call.function.as_ref());
-                let calls: usize = calls.map(|call| length(&call.name) + length(&call.arguments)).sum();
-                length(&delta.content) + length(&delta.reasoning_content) + length(&delta.refusal) + calls
-            });
-            of_choice.sum()
-        })
+        chunk.content_bytes()
     }
 
     fn usage(chunk: &ChatChunk) -> Option<Usage> {

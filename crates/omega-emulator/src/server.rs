@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,7 +54,7 @@ impl Emulator {
     pub async fn start(config: EmulatorConfig) -> Result<Self, EmulatorError> {
         config.check()?;
         let wrong = |source| EmulatorError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(wrong)?;
+        let listener = listen(config.listen).map_err(wrong)?;
         let address = listener.local_addr().map_err(wrong)?;
         let (acceptor, ca_pem) = match &config.tls {
             Some(settings) => {
@@ -141,6 +141,18 @@ impl Drop for Emulator {
         self.stop.cancel();
         self.tasks.close();
     }
+}
+
+/// Connections that may wait to be accepted. With the usual 128 a burst of clients would wait for a second, which no
+/// scenario asked for.
+const BACKLOG: u32 = 4_096;
+
+/// Takes an address.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, state: Arc<State>, tasks: TaskTracker) {

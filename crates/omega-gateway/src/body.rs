@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +10,7 @@ use http::StatusCode;
 use http_body::Frame;
 use omega_client::{Error, Pass, RelayStream, Relayed};
 use tokio::time::Sleep;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::clock::Moment;
 use crate::metrics::CallMetrics;
@@ -83,7 +83,7 @@ impl Framing {
 pub(crate) struct StreamBody {
     state: State,
     framing: Framing,
-    aborted: Pin<Box<WaitForCancellationFutureOwned>>,
+    aborted: Aborted,
     visit: Option<Visit>,
     pass: Option<Pass>,
 }
@@ -101,6 +101,28 @@ enum State {
     /// The framing's end is owed.
     Closing,
     Done,
+}
+
+/// The gateway's own end, asked for with every event: once a waker waits for it, a look is enough.
+struct Aborted {
+    token: CancellationToken,
+    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
+    waker: Option<Waker>,
+}
+
+impl Aborted {
+    fn new(token: CancellationToken) -> Self {
+        let waiting = Box::pin(token.clone().cancelled_owned());
+        Self { token, waiting, waker: None }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            return if self.token.is_cancelled() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        self.waker = Some(cx.waker().clone());
+        self.waiting.as_mut().poll(cx)
+    }
 }
 
 struct Flowing {
@@ -135,7 +157,7 @@ impl StreamBody {
     }
 
     fn new(state: State, framing: Framing, visit: Visit, pass: Option<Pass>) -> Self {
-        let aborted = Box::pin(visit.shared.abort.clone().cancelled_owned());
+        let aborted = Aborted::new(visit.shared.abort.clone());
         Self { state, framing, aborted, visit: Some(visit), pass }
     }
 
@@ -163,7 +185,7 @@ impl StreamBody {
                         }
                         continue;
                     }
-                    ready!(self.aborted.as_mut().poll(cx));
+                    ready!(self.aborted.poll(cx));
                     flowing.stream.give_up("the gateway is being stopped");
                 }
                 State::Rest(bytes) => {

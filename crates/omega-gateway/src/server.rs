@@ -3,6 +3,7 @@
 //! A worker's requests, their connections to providers and their timers stay on its one thread, so that nothing is handed
 //! from core to core on the way of a request. What all workers share are the policies.
 
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use omega_client::{Sources, UnifiedLLMClient};
 use omega_config::GatewaySettings;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -37,6 +38,10 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// A pause after an accept that failed for want of files or memory: trying at once would only burn the processor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that may wait to be accepted; the kernel takes less if `net.core.somaxconn` says so. With the usual 128
+/// a burst of callers overflows it, and whoever does not fit in tries again after a second.
+const BACKLOG: u32 = 4_096;
 
 /// How a gateway is started.
 #[derive(Clone, Debug, Default)]
@@ -71,7 +76,7 @@ impl Gateway {
         // Before anybody can connect.
         protected(wanted, config, options.allow_anyone)?;
         let refused = |source| GatewayError::Listen { address: wanted, source };
-        let listener = TcpListener::bind(wanted).await.map_err(refused)?;
+        let listener = listen(wanted).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let file = client.configuration().file.clone();
         let shared = Arc::new(Shared::new(client, options.sources, address, options.allow_anyone));
@@ -163,6 +168,15 @@ impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gateway").field("address", &self.shared.address).finish_non_exhaustive()
     }
+}
+
+/// Takes an address.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A gateway that is started again must not wait for its last connections to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Hands connections to the workers in turn.
@@ -280,5 +294,21 @@ where
 {
     fn execute(&self, future: F) {
         self.0.spawn(future);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_of_connections_waits_for_its_turn() {
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        // Nobody accepts. What finds no room is not refused but ignored, and would wait for a second.
+        let patience = Duration::from_millis(900);
+        let connect = |_| std::net::TcpStream::connect_timeout(&address, patience);
+        let connected: io::Result<Vec<_>> = (0..300).map(connect).collect();
+        assert_eq!(connected.expect("room for all").len(), 300);
     }
 }

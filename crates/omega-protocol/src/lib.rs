@@ -41,7 +41,7 @@ pub use embeddings::{Embedding, EmbeddingVector, EmbeddingsInput, EmbeddingsRequ
 pub use endpoint::{AnthropicVersion, Endpoint, EndpointOptions, GoogleVersion};
 pub use envelope::Envelope;
 pub use error::{EncodeError, EndpointError, ProviderError, UnknownDialect};
-pub use provider::{ChatDecoder, Dialect, Provider, ResponsesDecoder, Streaming};
+pub use provider::{ChatDecoder, Dialect, Glimpse, Provider, ResponsesDecoder, Streaming};
 pub use responses::{ResponseEvent, ResponsesRequest, ResponsesResponse, ResponsesUsage};
 pub use routing::{Route, reasons_first, reasons_first_as_asked, route, takes_prefill};
 pub use tokens::{

@@ -240,6 +240,21 @@ pub trait ChatDecoder: Send {
     /// afterwards is an error too.
     fn push(&mut self, bytes: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError>;
 
+    /// [`ChatDecoder::push`] for someone who passes the bytes on as they are: the same judgement, and of the chunks only
+    /// what the clocks and the limiter want to know.
+    ///
+    /// # Errors
+    /// As [`ChatDecoder::push`].
+    fn glance(&mut self, bytes: &[u8]) -> Result<Glimpse, ProviderError> {
+        let mut chunks = Vec::new();
+        self.push(bytes, &mut chunks)?;
+        let mut seen = Glimpse::default();
+        for chunk in &chunks {
+            seen.note(chunk);
+        }
+        Ok(seen)
+    }
+
     /// The body ended cleanly.
     ///
     /// # Errors
@@ -248,6 +263,37 @@ pub trait ChatDecoder: Send {
 
     /// True once the terminator proper was seen: nothing more will come, finalise at once.
     fn is_done(&self) -> bool;
+}
+
+/// What was seen in passing of some chunks of a streamed answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Glimpse {
+    /// Bytes of the answer in them; `None` if they carry none of it.
+    pub content: Option<usize>,
+    /// What it cost, where they say so.
+    pub usage: Option<omega_policy::Usage>,
+    /// There is a chunk that says only what it cost.
+    pub reports_usage: bool,
+}
+
+impl Glimpse {
+    /// Takes note of one chunk more.
+    pub fn note(&mut self, chunk: &ChatChunk) {
+        self.add(Self {
+            content: chunk.content_bytes(),
+            usage: chunk.usage.as_ref().map(omega_policy::Usage::from),
+            reports_usage: chunk.choices.is_empty() && chunk.usage.is_some(),
+        });
+    }
+
+    /// Adds what was seen after it.
+    pub fn add(&mut self, later: Self) {
+        if let Some(bytes) = later.content {
+            self.content = Some(self.content.unwrap_or(0) + bytes);
+        }
+        self.usage = later.usage.or(self.usage);
+        self.reports_usage |= later.reports_usage;
+    }
 }
 
 /// Turns the bytes of one streamed response (Responses API) into events, and knows when it is complete.

@@ -120,7 +120,8 @@ fn count(text: &[u8], part: &[u8]) -> usize {
     text.windows(part.len()).filter(|window| *window == part).count()
 }
 
-fn length(head: &[u8]) -> Option<usize> {
+/// The length that a head names.
+pub(super) fn length(head: &[u8]) -> Option<usize> {
     let head = std::str::from_utf8(head).ok()?.to_ascii_lowercase();
     head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok())
 }
@@ -197,18 +198,28 @@ async fn gathered(running: Vec<impl Future<Output = Answers>>, began: Instant) -
     all
 }
 
+/// Multiples of it modulo 1 are spread evenly however many are taken (the golden ratio's fraction).
+const GOLDEN: f64 = 0.618_033_988_749_895;
+
 /// So many streams at once, begun over the length of one.
 ///
 /// # Errors
 /// No connection can be made.
 pub async fn streams(address: SocketAddr, count: usize, apart: Duration) -> io::Result<Streams> {
     let request = request(address, true);
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        callers.push(Caller::connect(address).await?);
+    }
     let began = Instant::now();
     let mut running = Vec::new();
-    for number in 0..count {
-        let (request, mut caller) = (request.clone(), Caller::connect(address).await?);
+    for (number, mut caller) in callers.into_iter().enumerate() {
+        let request = request.clone();
         running.push(async move {
-            tokio::time::sleep_until((began + apart.mul_f64(number as f64 / count as f64)).into()).await;
+            // Spread evenly, but never in step with the pace of the streams: what begins in step beats in step, and the
+            // events of half the streams would come at one instant.
+            let share = (number as f64 * GOLDEN).fract();
+            tokio::time::sleep_until((began + apart.mul_f64(share)).into()).await;
             caller.follow(&request).await
         });
     }

@@ -37,9 +37,28 @@ impl Subject {
     /// # Errors
     /// It cannot be started, or is not ready within a minute and a half (some peers take that long).
     pub fn start(name: &'static str, address: SocketAddr, mut command: Command) -> io::Result<Self> {
+        command.stderr(Stdio::null());
+        Self::spawn(name, address, command)
+    }
+
+    /// The same, with what it writes to its standard error in this file.
+    ///
+    /// # Errors
+    /// As [`Subject::start`]; or the file cannot be made.
+    pub fn start_logged(
+        name: &'static str,
+        address: SocketAddr,
+        mut command: Command,
+        log: &Path,
+    ) -> io::Result<Self> {
+        command.stderr(std::fs::File::create(log)?);
+        Self::spawn(name, address, command)
+    }
+
+    fn spawn(name: &'static str, address: SocketAddr, mut command: Command) -> io::Result<Self> {
         const PATIENCE: Duration = Duration::from_secs(90);
         let began = Instant::now();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         let mut this = Self { name, address, ready: Duration::ZERO, at_rest: 0, child: Some(child) };
         while std::net::TcpStream::connect(address).is_err() {
             if let Some(ended) = this.child.as_mut().and_then(|child| child.try_wait().ok().flatten()) {

@@ -13,7 +13,7 @@ use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::time::{Interval, interval};
 
 /// Chunks of one stream.
@@ -36,7 +36,10 @@ fn chunk(delta: &str, finish: &str) -> String {
 /// # Errors
 /// The address cannot be listened on.
 pub async fn serve(address: SocketAddr) -> std::io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    let listener = socket.listen(4_096)?;
     let tasks = tokio::task::LocalSet::new();
     tasks
         .run_until(async {

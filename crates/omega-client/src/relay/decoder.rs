@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use omega_policy::Usage;
 use omega_protocol::sse::EventEnds;
 use omega_protocol::{
-    CallerProtocol, ChatChunk, ChatDecoder, ChunkChoice, Delta, FinishReason, Provider, ProviderError,
-    ResponseEvent, ResponsesDecoder, ToolCallDelta,
+    CallerProtocol, ChatChunk, ChatDecoder, ChunkChoice, Delta, FinishReason, Glimpse, Provider,
+    ProviderError, ResponseEvent, ResponsesDecoder, ToolCallDelta,
 };
 
 use crate::reader::{Chat, Format, Responses};
@@ -71,6 +71,8 @@ pub(crate) struct FrameDecoder {
     /// The beginning of an event whose end has not come.
     held: BytesMut,
     chunks: Vec<ChatChunk>,
+    /// What was seen of the event on its way, where nobody wants its chunks.
+    seen: Glimpse,
 }
 
 enum Inner {
@@ -112,6 +114,7 @@ impl FrameDecoder {
             ends: EventEnds::default(),
             held: BytesMut::new(),
             chunks: Vec::new(),
+            seen: Glimpse::default(),
         }
     }
 
@@ -176,6 +179,10 @@ impl FrameDecoder {
 
     fn decode(&mut self, bytes: &[u8]) -> Result<(), ProviderError> {
         let decoded = match &mut self.inner {
+            Inner::Chat(inner) if !self.tracks => {
+                self.seen.add(inner.glance(bytes)?);
+                return Ok(());
+            }
             Inner::Chat(inner) => inner.push(bytes, &mut self.chunks),
             Inner::Responses(inner, events) => inner.push(bytes, events),
         };
@@ -192,16 +199,13 @@ impl FrameDecoder {
 
     /// One event goes on as it came.
     fn passed(&mut self, event: Bytes, out: &mut Vec<Frame>) {
-        let mut frame = Frame { bytes: event, ..Frame::default() };
+        let mut seen = std::mem::take(&mut self.seen);
         for chunk in &self.chunks {
-            if let Some(bytes) = Chat::content_bytes(chunk) {
-                frame.content = Some(frame.content.unwrap_or(0) + bytes);
-            }
-            frame.usage = Chat::usage(chunk).or(frame.usage);
-            if self.keeps_usage && chunk.choices.is_empty() && chunk.usage.is_some() {
-                frame.bytes.clear();
-            }
+            seen.note(chunk);
         }
+        let is_ours = self.keeps_usage && seen.reports_usage;
+        let bytes = if is_ours { Bytes::new() } else { event };
+        let mut frame = Frame { bytes, chunks: Vec::new(), content: seen.content, usage: seen.usage };
         match self.tracks {
             true => frame.chunks = std::mem::take(&mut self.chunks),
             false => self.chunks.clear(),

@@ -77,8 +77,10 @@ impl Asked for RelayAsked {
     }
 
     fn input(&self, model: &str, counter: &TokenCounter) -> InputEstimate {
-        match self.core.typed() {
-            Ok(request) if counter.is_exact(model) => counter.chat(request, model),
+        // Reading all of it costs more than the rest of the way: only where somebody will count exactly.
+        let typed = counter.is_exact(model).then(|| self.core.typed());
+        match typed {
+            Some(Ok(request)) => counter.chat(request, model),
             _ => self.core.envelope.input(model),
         }
     }

@@ -151,6 +151,21 @@ impl ChatChunk {
     pub fn has_content(&self) -> bool {
         self.choices.iter().any(|choice| choice.delta.has_content())
     }
+
+    /// How many bytes of the answer it carries; `None` if none of it. Sound and images count as nothing: their tokens do
+    /// not go by their bytes.
+    pub fn content_bytes(&self) -> Option<usize> {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        self.has_content().then(|| {
+            let of_choice = self.choices.iter().map(|choice| {
+                let delta = &choice.delta;
+                let calls = delta.tool_calls.iter().filter_map(|call| call.function.as_ref());
+                let calls: usize = calls.map(|call| length(&call.name) + length(&call.arguments)).sum();
+                length(&delta.content) + length(&delta.reasoning_content) + length(&delta.refusal) + calls
+            });
+            of_choice.sum()
+        })
+    }
 }
 
 /// What is new in one answer of a stream.

@@ -7,6 +7,7 @@
 
 mod encode;
 mod error;
+mod glance;
 mod quota;
 mod responses;
 mod stream;

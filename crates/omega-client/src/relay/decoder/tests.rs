@@ -57,6 +57,39 @@ fn bytes_pass_untouched_in_pieces_of_every_size() {
     }
 }
 
+/// Content and usage that the clocks and the limiter hear of.
+fn heard(tracks: bool, pieces: &[&[u8]]) -> (usize, Option<Usage>) {
+    let mut decoder =
+        FrameDecoder::passing(CallerProtocol::ChatCompletions, Dialect::OpenAi.provider(), tracks, true);
+    let mut frames = Vec::new();
+    for piece in pieces {
+        decoder.push(&Bytes::copy_from_slice(piece), &mut frames).expect("healthy");
+    }
+    decoder.finish(&mut frames).expect("whole");
+    (
+        frames.iter().filter_map(Frames::content_bytes).sum(),
+        frames.iter().filter_map(Frames::usage).next_back(),
+    )
+}
+
+#[test]
+fn what_is_heard_of_a_stream_does_not_depend_on_how_closely_it_is_looked_at() {
+    for end in ["\n", "\r\n", "\r"] {
+        let stream = healthy(end).into_iter().chain(format!("{USAGE}{end}{end}").into_bytes());
+        // The usage comes before the last line.
+        let stream: Vec<u8> = stream.collect();
+        let text = String::from_utf8(stream).expect("text").replace(&format!("data: [DONE]{end}{end}"), "");
+        let stream = format!("{text}data: [DONE]{end}{end}").into_bytes();
+        for size in 1..=stream.len() {
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            let (content, usage) = heard(true, &pieces);
+            assert_eq!((content, usage), heard(false, &pieces), "pieces of {size}");
+            assert_eq!(content, "H\u{e9}\u{4e16}llo".len(), "pieces of {size}");
+            assert_eq!(usage.map(|usage| usage.output_tokens), Some(2), "pieces of {size}");
+        }
+    }
+}
+
 #[test]
 fn a_piece_that_is_one_event_is_not_copied() {
     let event = Bytes::from(format!("{}\n\n", piece("{\"content\":\"a\"}")));

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::glance::{Mould, PlainChunk};
 use super::{Vendor, error, normalise};
 use crate::chat::MAX_CHOICES;
-use crate::provider::ChatDecoder;
+use crate::provider::{ChatDecoder, Glimpse};
 use crate::sse::{Item, SseParser};
 use crate::{ChatChunk, ProviderError};
 
@@ -17,7 +18,7 @@ pub(crate) struct ChatStream {
 
 impl ChatStream {
     pub(crate) fn new(vendor: Vendor) -> Self {
-        let state = State { vendor, choices: HashMap::new(), done: false };
+        let state = State { vendor, choices: HashMap::new(), done: false, mould: Mould::default() };
         Self { parser: SseParser::new(), state, failed: false }
     }
 
@@ -32,16 +33,32 @@ impl ChatDecoder for ChatStream {
         if self.failed {
             return Err(ProviderError::stream_broken("the stream has already failed"));
         }
-        let result = self.parser.push(bytes, |item| self.state.take(item, out));
+        let result = self.parser.push(bytes, |item| self.state.take(item, |chunk| out.push(chunk)));
         self.settle(result)
+    }
+
+    fn glance(&mut self, bytes: &[u8]) -> Result<Glimpse, ProviderError> {
+        if self.failed {
+            return Err(ProviderError::stream_broken("the stream has already failed"));
+        }
+        let mut seen = Glimpse::default();
+        let result = self.parser.push(bytes, |item| match self.state.plain(&item) {
+            Some(content) => {
+                let content = (content > 0).then_some(content);
+                seen.add(Glimpse { content, ..Glimpse::default() });
+                Ok(())
+            }
+            None => self.state.take(item, |chunk| seen.note(&chunk)),
+        });
+        self.settle(result).map(|()| seen)
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
         if self.failed {
             return Err(ProviderError::stream_broken("the stream has already failed"));
         }
-        let result =
-            self.parser.finish(|item| self.state.take(item, out)).and_then(|()| self.state.verdict());
+        let result = self.parser.finish(|item| self.state.take(item, |chunk| out.push(chunk)));
+        let result = result.and_then(|()| self.state.verdict());
         self.settle(result)
     }
 
@@ -55,10 +72,28 @@ struct State {
     /// Every choice seen, and whether its finish reason was.
     choices: HashMap<u32, bool>,
     done: bool,
+    /// The last plain chunk.
+    mould: Mould,
 }
 
 impl State {
-    fn take(&mut self, item: Item<'_>, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+    /// Bytes of content in an event that is nothing but more text of one answer, as nearly all are; `None` where more
+    /// than a glance is needed.
+    fn plain(&mut self, item: &Item<'_>) -> Option<usize> {
+        let Item::Event { name: b"", data } = item else { return None };
+        if self.done {
+            return None;
+        }
+        if let Some(content) = self.mould.fit(data) {
+            return Some(content);
+        }
+        let chunk = PlainChunk::read(data)?;
+        self.note(chunk.index(), false).ok()?;
+        self.mould.learn(data, &chunk);
+        Some(chunk.content())
+    }
+
+    fn take(&mut self, item: Item<'_>, out: impl FnMut(ChatChunk)) -> Result<(), ProviderError> {
         if self.done {
             return Ok(());
         }
@@ -68,7 +103,12 @@ impl State {
         }
     }
 
-    fn event(&mut self, name: &[u8], data: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
+    fn event(
+        &mut self,
+        name: &[u8],
+        data: &[u8],
+        mut out: impl FnMut(ChatChunk),
+    ) -> Result<(), ProviderError> {
         // The official SDKs test for the beginning only.
         if data.trim_ascii_start().starts_with(b"[DONE]") {
             self.verdict()?;
@@ -93,7 +133,7 @@ impl State {
         if let Some(usage) = &mut chunk.usage {
             normalise(self.vendor, usage);
         }
-        out.push(chunk);
+        out(chunk);
         Ok(())
     }
 

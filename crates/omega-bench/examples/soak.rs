@@ -39,7 +39,11 @@ struct Options {
 
 /// Between two changes of the configuration.
 const RELOAD_EVERY: Duration = Duration::from_secs(7);
-/// What memory may grow by from the second fifth of the run to the last: pages that an allocator has not given back.
+/// Lines that are printed, and looks for each of them.
+const LINES: u32 = 20;
+const LOOKS_PER_LINE: u32 = 10;
+/// What the floor of memory may grow by from the second fifth of the run to the last: pages that an allocator has not
+/// given back.
 const GROWTH_MAX: f64 = 1.15;
 /// How long what runs may take to end when the callers are gone.
 const SETTLE: Duration = Duration::from_secs(30);
@@ -75,7 +79,7 @@ async fn run(options: &Options) -> std::io::Result<bool> {
     let calling = futures_util::future::join_all(callers.collect::<Vec<_>>());
     tokio::pin!(calling);
     let mut looks = Vec::new();
-    let mut next_look = tokio::time::interval(span / 20);
+    let mut next_look = tokio::time::interval(span / (LINES * LOOKS_PER_LINE));
     let mut next_reload = tokio::time::interval(RELOAD_EVERY);
     next_look.tick().await;
     println!(
@@ -87,8 +91,10 @@ async fn run(options: &Options) -> std::io::Result<bool> {
             _ = &mut calling => break,
             _ = next_look.tick() => {
                 let look = house.look(began.elapsed().as_secs_f64(), met.get());
-                show(&look);
                 looks.push(look);
+                if looks.len().is_multiple_of(LOOKS_PER_LINE as usize) {
+                    show(&look);
+                }
                 if !house.is_alive() {
                     println!("MISS  the gateway has ended");
                     return Ok(false);
@@ -105,8 +111,9 @@ async fn run(options: &Options) -> std::io::Result<bool> {
         metrics.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, value)| value).sum()
     };
     let part = looks.len() / 5;
-    let most = |looks: &[Look]| looks.iter().map(|look| look.memory).fold(0.0, f64::max);
-    let (early, late) = (most(&looks[part..2 * part]), most(&looks[looks.len() - part..]));
+    // The floor: what an answer of many megabytes takes for its moment is no leak, what stays below all of them is.
+    let floor = |looks: &[Look]| looks.iter().map(|look| look.memory).fold(f64::INFINITY, f64::min);
+    let (early, late) = (floor(&looks[part..2 * part]), floor(&looks[looks.len() - part..]));
     let threads = |looks: &[Look]| looks.iter().map(|look| look.threads).max().unwrap_or_default();
     // Reading a file borrows a thread now and then, from a pool that is as large as what is read at once.
     let few = threads(&looks[looks.len() - part..]) <= threads(&looks[..2 * part]) + 1;
@@ -124,7 +131,7 @@ async fn run(options: &Options) -> std::io::Result<bool> {
             end.files <= rest.files + options.callers as usize,
         ),
         ("no more threads than before", few),
-        ("memory is flat", late <= early * GROWTH_MAX),
+        ("the floor of memory is flat", late <= early * GROWTH_MAX),
         ("no answer broke off without a word", end.met.broken == 0),
         ("answers were given", end.met.answered > 0),
         ("reloads were taken up", sum("omega_reloads_total{outcome=\"applied\"}") > 0.0),
@@ -134,7 +141,7 @@ async fn run(options: &Options) -> std::io::Result<bool> {
         println!("{}  {name}", if held { "ok  " } else { "MISS" });
     }
     println!(
-        "memory at rest {:.1} MiB, early {early:.1} MiB, late {late:.1} MiB, after {:.1} MiB",
+        "memory: {:.1} MiB at rest, floor {early:.1} MiB early and {late:.1} MiB late, {:.1} MiB after",
         rest.memory, end.memory
     );
     Ok(bars.iter().all(|(_, held)| *held))

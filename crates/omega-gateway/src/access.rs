@@ -81,7 +81,7 @@ fn seconds(span: Duration) -> String {
 }
 
 /// On one line, and not longer than this.
-fn cut(text: &str, most: usize) -> String {
+pub(crate) fn cut(text: &str, most: usize) -> String {
     let mut shown: String = text.chars().take(most).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if text.chars().nth(most).is_some() {
         shown.push('…');

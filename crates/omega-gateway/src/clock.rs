@@ -21,6 +21,13 @@ impl Moment {
     }
 }
 
+/// The time of the calendar, for spans.
+#[cfg(feature = "otel")]
+#[expect(clippy::disallowed_methods, reason = "this is the door through which time enters here")]
+pub(crate) fn wall_now() -> std::time::SystemTime {
+    std::time::SystemTime::now()
+}
+
 /// The time of Tokio's timers, which a test may stop.
 #[expect(clippy::disallowed_methods, reason = "this is the door through which time enters here")]
 pub(crate) fn timer_now() -> tokio::time::Instant {

@@ -80,5 +80,6 @@ async fn count(
             pass.settle(None);
         }
     }
+    visit.calling();
     Ok(current.client.count_tokens(request).await?)
 }

@@ -37,6 +37,7 @@ async fn embed(visit: &mut Visit, arrived: Arrived) -> Result<RelayedAnswer, Sto
         }
         None => None,
     };
+    visit.calling();
     let mut call = Call::new(request);
     if let Some(key) = key {
         call = call.priority(key.priority).tenant(key.tenant.clone());

@@ -33,6 +33,10 @@ pub enum GatewayError {
         /// Where it was to listen, or listens.
         address: SocketAddr,
     },
+    /// Traces cannot be sent as the environment says.
+    #[cfg(feature = "otel")]
+    #[error("traces cannot be sent: {0}; see the variables OTEL_EXPORTER_OTLP_*")]
+    Traces(String),
     /// A thread could not be started.
     #[error("cannot start a worker: {0}")]
     Worker(std::io::Error),

@@ -307,7 +307,7 @@ fn ended(labels: &CallLabels, error_type: &'static str) -> EndLabels {
 }
 
 /// OpenTelemetry's word for a provider, where it has one.
-fn semantic_name(provider: &str) -> &str {
+pub(crate) fn semantic_name(provider: &str) -> &str {
     match provider {
         "google" => "gcp.gemini",
         "grok" => "x_ai",

@@ -196,6 +196,7 @@ async fn ask(
         }
         None => None,
     };
+    visit.calling();
     let mut call = Call::new(request);
     if let Some(key) = key {
         call = call.priority(key.priority).tenant(key.tenant.clone());

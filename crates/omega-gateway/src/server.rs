@@ -56,6 +56,9 @@ pub struct GatewayOptions {
     pub sources: Option<Sources>,
     /// Watch the configuration's file and reload when it changes.
     pub watch: bool,
+    /// Where spans go. `None`: nowhere.
+    #[cfg(feature = "otel")]
+    pub traces: Option<crate::Traces>,
 }
 
 /// A running gateway. Dropping it stops taking requests and ends those that run; [`Gateway::shutdown`] lets them end.
@@ -79,7 +82,11 @@ impl Gateway {
         let listener = listen(wanted).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let file = client.configuration().file.clone();
-        let shared = Arc::new(Shared::new(client, options.sources, address, options.allow_anyone));
+        #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "only traces are set later"))]
+        let mut shared = Shared::new(client, options.sources, address, options.allow_anyone);
+        #[cfg(feature = "otel")]
+        shared.traces.clone_from(&options.traces);
+        let shared = Arc::new(shared);
         let count =
             options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let mut workers = Vec::with_capacity(count);
@@ -154,6 +161,10 @@ impl Gateway {
         }
         self.tasks.close();
         self.tasks.wait().await;
+        #[cfg(feature = "otel")]
+        if let Some(traces) = self.shared.traces.clone() {
+            let _ = tokio::task::spawn_blocking(move || traces.shutdown()).await;
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) address: SocketAddr,
     pub(crate) allow_anyone: bool,
     pub(crate) started: Moment,
+    #[cfg(feature = "otel")]
+    pub(crate) traces: Option<crate::Traces>,
     in_flight: Arc<AtomicU64>,
     /// No more requests are taken.
     pub(crate) stopping: CancellationToken,
@@ -73,6 +75,8 @@ impl Shared {
             address,
             allow_anyone,
             started: Moment::now(),
+            #[cfg(feature = "otel")]
+            traces: None,
             in_flight: Arc::default(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),

@@ -61,6 +61,11 @@ pub(crate) struct Visit {
     began: Moment,
     /// When the body had come: what takes time before is the caller's own.
     received: Moment,
+    /// When the call began: after its caller's own turn.
+    called: Moment,
+    /// The trace that the caller is in.
+    #[cfg(feature = "otel")]
+    parent: opentelemetry::Context,
     pub(crate) record: Record,
     _inside: Option<Inside>,
     told: bool,
@@ -96,11 +101,14 @@ impl Visit {
     ) -> Self {
         let began = Moment::now();
         Self {
+            #[cfg(feature = "otel")]
+            parent: crate::traces::parent(headers),
             shared,
             id: request_id(headers),
             kind,
             began,
             received: began,
+            called: began,
             record: Record::default(),
             _inside: inside,
             told: false,
@@ -110,6 +118,11 @@ impl Visit {
     /// The body has come.
     pub(crate) fn received(&mut self) {
         self.received = Moment::now();
+    }
+
+    /// The call begins.
+    pub(crate) fn calling(&mut self) {
+        self.called = Moment::now();
     }
 
     /// The first content has come.
@@ -159,6 +172,18 @@ impl Visit {
         metrics.ended(elapsed, &self.record);
         if let Some(overhead) = self.overhead(elapsed) {
             self.shared.metrics.overhead(overhead);
+        }
+        #[cfg(feature = "otel")]
+        if let Some(traces) = &self.shared.traces {
+            traces.tell(&crate::traces::Told {
+                id: &self.id,
+                kind: self.kind,
+                record: &self.record,
+                parent: &self.parent,
+                now: crate::clock::wall_now(),
+                since_begun: self.began.elapsed(),
+                since_called: self.called.elapsed(),
+            });
         }
         access::tell(&self.id, self.kind, &self.record, self.began.elapsed());
     }

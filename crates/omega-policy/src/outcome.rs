@@ -153,6 +153,25 @@ impl FailureKind {
         Self::ContentFilter,
     ];
 
+    /// Its name in records and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Throttled => "throttled",
+            Self::OutOfQuota => "out_of_quota",
+            Self::Overloaded => "overloaded",
+            Self::Transient => "transient",
+            Self::Server => "server",
+            Self::Timeout => "timeout",
+            Self::Transport => "transport",
+            Self::StreamBroken => "stream_broken",
+            Self::Auth => "auth",
+            Self::Invalid => "invalid",
+            Self::UnknownModel => "unknown_model",
+            Self::ContextLength => "context_length",
+            Self::ContentFilter => "content_filter",
+        }
+    }
+
     /// THE TABLE. What this failure means to each layer.
     pub const fn meaning(self) -> Meaning {
         use Charge::{AsTheRuleSays, Keep, Refund, Seen};

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod door;
+mod failover;
 mod faults;
 mod house;
 mod operations;
@@ -9,3 +10,5 @@ mod outage;
 mod pools;
 mod protocols;
 mod streams;
+#[cfg(feature = "otel")]
+mod traces;

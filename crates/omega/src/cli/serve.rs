@@ -46,6 +46,8 @@ SIGTERM or Ctrl-C lets running requests end (gateway.drain_seconds) and stops. -
 
 pub(crate) async fn run(arguments: ServeArgs, context: &mut Context) -> Result<Done, Failure> {
     let sources = context.sources();
+    #[cfg(feature = "otel")]
+    let environment = sources.environment.clone();
     let client = UnifiedLLMClient::builder().sources(sources.clone()).build().map_err(unusable)?;
     let options = GatewayOptions {
         listen: arguments.listen,
@@ -53,6 +55,8 @@ pub(crate) async fn run(arguments: ServeArgs, context: &mut Context) -> Result<D
         workers: arguments.workers,
         sources: Some(sources),
         watch: !arguments.no_watch,
+        #[cfg(feature = "otel")]
+        traces: traces(&environment)?,
     };
     let gateway = Gateway::start(client, options).await.map_err(refused)?;
     if arguments.json {
@@ -82,6 +86,18 @@ pub(crate) async fn run(arguments: ServeArgs, context: &mut Context) -> Result<D
         Stop::Interrupted => Ok(Done::Interrupted),
         // Asked to stop by a supervisor, and it did: all is well.
         Stop::Terminated => Ok(Done::Well),
+    }
+}
+
+/// Where spans go: nowhere, unless OpenTelemetry's variables name a place.
+#[cfg(feature = "otel")]
+fn traces(environment: &omega_config::Environment) -> Result<Option<omega_gateway::Traces>, Failure> {
+    let is_set = |name| environment.text(name).is_some_and(|value| !value.is_empty());
+    let is_off = environment.text("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true"));
+    let wanted = is_set("OTEL_EXPORTER_OTLP_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    match wanted && !is_off {
+        true => omega_gateway::Traces::otlp(None).map(Some).map_err(refused),
+        false => Ok(None),
     }
 }
 

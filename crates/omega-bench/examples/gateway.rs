@@ -10,7 +10,7 @@ use clap::Parser;
 use omega_bench::gateway::load::{self, Answers, Streams};
 use omega_bench::gateway::report::{self, Result as Measured, Round, percentile};
 use omega_bench::gateway::subject::{self, Subject};
-use omega_bench::gateway::{process, upstream};
+use omega_bench::gateway::{process, to_its_end, upstream};
 
 /// Measures the gateway beside a plain reverse proxy: throughput, latency, processor time, memory.
 #[derive(Debug, Parser)]
@@ -51,24 +51,12 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let ran = match options.upstream {
-        Some(address) => runtime.block_on(upstream::serve(address)).map(|()| true),
-        None => runtime.block_on(async {
-            tokio::select! {
-                ran = run(&options) => ran,
-                _ = tokio::signal::ctrl_c() => Err(std::io::Error::other("interrupted")),
-            }
-        }),
-    };
-    match ran {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("gateway: {error}");
-            ExitCode::FAILURE
+    to_its_end("gateway", async {
+        match options.upstream {
+            Some(address) => upstream::serve(address).await.map(|()| true),
+            None => run(&options).await,
         }
-    }
+    })
 }
 
 async fn run(options: &Options) -> std::io::Result<bool> {

@@ -2,13 +2,14 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock itself")]
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use omega_bench::gateway::soak::{House, Look, Met, caller};
-use omega_bench::gateway::subject;
+use omega_bench::gateway::soak::{House, Look, Met, caller, sum};
+use omega_bench::gateway::{subject, to_its_end};
 
 /// Runs the gateway in front of an emulator that fails in every way of its catalogue, with callers that leave in the
 /// middle and a configuration that keeps changing; fails if anything was lost.
@@ -50,21 +51,7 @@ const SETTLE: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let ran = runtime.block_on(async {
-        tokio::select! {
-            ran = run(&options) => ran,
-            _ = tokio::signal::ctrl_c() => Err(std::io::Error::other("interrupted")),
-        }
-    });
-    match ran {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("soak: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    to_its_end("soak", run(&options))
 }
 
 async fn run(options: &Options) -> std::io::Result<bool> {
@@ -107,9 +94,8 @@ async fn run(options: &Options) -> std::io::Result<bool> {
     let end = house.look(began.elapsed().as_secs_f64(), met.get());
     show(&end);
     let metrics = house.metrics().await?;
-    let sum = |name: &str| -> f64 {
-        metrics.iter().filter(|(key, _)| key.starts_with(name)).map(|(_, value)| value).sum()
-    };
+    let [applied, refused] = ["applied", "refused"]
+        .map(|outcome| sum(&metrics, &format!("omega_reloads_total{{outcome=\"{outcome}\"}}")));
     let part = looks.len() / 5;
     // The floor: what an answer of many megabytes takes for its moment is no leak, what stays below all of them is.
     let floor = |looks: &[Look]| looks.iter().map(|look| look.memory).fold(f64::INFINITY, f64::min);
@@ -117,15 +103,11 @@ async fn run(options: &Options) -> std::io::Result<bool> {
     let threads = |looks: &[Look]| looks.iter().map(|look| look.threads).max().unwrap_or_default();
     // Reading a file borrows a thread now and then, from a pool that is as large as what is read at once.
     let few = threads(&looks[looks.len() - part..]) <= threads(&looks[..2 * part]) + 1;
-    println!(
-        "{} reloads applied, {} refused",
-        sum("omega_reloads_total{outcome=\"applied\"}"),
-        sum("omega_reloads_total{outcome=\"refused\"}")
-    );
+    println!("{applied} reloads applied, {refused} refused");
     let bars = [
         ("everything that ran has ended", settled),
-        ("no permit is held", sum("omega_upstream_in_flight{") + sum("omega_queued{") == 0.0),
-        ("no request is being served", sum("omega_requests_in_flight") <= 1.0),
+        ("no permit is held", held(&metrics) == 0.0),
+        ("no request is being served", sum(&metrics, "omega_requests_in_flight") <= 1.0),
         (
             "no socket but idle ones to the providers is left",
             end.files <= rest.files + options.callers as usize,
@@ -134,7 +116,7 @@ async fn run(options: &Options) -> std::io::Result<bool> {
         ("the floor of memory is flat", late <= early * GROWTH_MAX),
         ("no answer broke off without a word", end.met.broken == 0),
         ("answers were given", end.met.answered > 0),
-        ("reloads were taken up", sum("omega_reloads_total{outcome=\"applied\"}") > 0.0),
+        ("reloads were taken up", applied > 0.0),
         ("no panic", house.panics() == 0),
     ];
     for (name, held) in bars {
@@ -155,22 +137,20 @@ fn show(look: &Look) {
     );
 }
 
+/// Permits and places in queues that are taken.
+fn held(metrics: &BTreeMap<String, f64>) -> f64 {
+    sum(metrics, "omega_upstream_in_flight{") + sum(metrics, "omega_queued{")
+}
+
 /// Waits until nothing runs any more; false if something still does.
 async fn settled(house: &House) -> std::io::Result<bool> {
     let began = Instant::now();
     while began.elapsed() < SETTLE {
         let metrics = house.metrics().await?;
-        let held: f64 = metrics
-            .iter()
-            .filter(|(name, _)| {
-                name.starts_with("omega_upstream_in_flight{") || name.starts_with("omega_queued{")
-            })
-            .map(|(_, value)| value)
-            .sum();
         // The request for the metrics is one itself, and so is its connection.
-        let serving = metrics.get("omega_requests_in_flight").copied().unwrap_or(0.0);
-        let connections = metrics.get("omega_connections").copied().unwrap_or(0.0);
-        if held == 0.0 && serving <= 1.0 && connections <= 1.0 {
+        let serving = sum(&metrics, "omega_requests_in_flight");
+        let connections = sum(&metrics, "omega_connections");
+        if held(&metrics) == 0.0 && serving <= 1.0 && connections <= 1.0 {
             return Ok(true);
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

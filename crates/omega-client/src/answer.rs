@@ -95,3 +95,26 @@ pub enum AttemptOutcome {
         message: String,
     },
 }
+
+impl AttemptOutcome {
+    /// A word for it in records: `answered`, `failed`, `refused`, `cancelled` or `skipped`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed { .. } => "failed",
+            Self::Refused { .. } => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Skipped { .. } => "skipped",
+        }
+    }
+
+    /// Why it was not answered, in words.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Failed { message, .. } | Self::Refused { message, .. } | Self::Skipped { message } => {
+                Some(message)
+            }
+            Self::Answered | Self::Cancelled => None,
+        }
+    }
+}

@@ -51,13 +51,13 @@ impl Environment {
         Self::default()
     }
 
-    /// The value of `name`. A variable that is empty or blank counts as not set, which is what
-    /// `NAME=${NAME:-}` in a compose file means.
-    /// A variable that is not ours to explain (OpenTelemetry's, say); `None` also if it is not Unicode.
+    /// A variable that is not ours to explain (OpenTelemetry's, say); `None` if it is not set, blank or not Unicode.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.get(name).ok().flatten()
     }
 
+    /// The value of `name`. A variable that is empty or blank counts as not set, which is what
+    /// `NAME=${NAME:-}` in a compose file means.
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, NotUnicode> {
         match self.variables.get(name) {
             Some(Value::Text(text)) => Ok(Some(text.trim()).filter(|text| !text.is_empty())),

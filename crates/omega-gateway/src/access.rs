@@ -10,7 +10,7 @@ use crate::visit::{Kind, Record, WENT_AWAY};
 /// Names of callers' making are cut here.
 const NAME_MAX: usize = 100;
 /// An error's text is cut here; the whole of it went to the caller.
-const ERROR_MAX: usize = 300;
+pub(crate) const ERROR_MAX: usize = 300;
 
 /// Writes the line of a request that is over.
 pub(crate) fn tell(id: &str, kind: Kind, record: &Record, elapsed: Duration) {

@@ -82,11 +82,7 @@ impl Gateway {
         let listener = listen(wanted).map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         let file = client.configuration().file.clone();
-        #[cfg_attr(not(feature = "otel"), expect(unused_mut, reason = "only traces are set later"))]
-        let mut shared = Shared::new(client, options.sources, address, options.allow_anyone);
-        #[cfg(feature = "otel")]
-        shared.traces.clone_from(&options.traces);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(client, &options, address));
         let count =
             options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let mut workers = Vec::with_capacity(count);

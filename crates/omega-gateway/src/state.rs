@@ -13,6 +13,7 @@ use crate::clock::Moment;
 use crate::error::GatewayError;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::server::GatewayOptions;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -61,22 +62,17 @@ impl Current {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        client: UnifiedLLMClient,
-        sources: Option<Sources>,
-        address: SocketAddr,
-        allow_anyone: bool,
-    ) -> Self {
+    pub(crate) fn new(client: UnifiedLLMClient, options: &GatewayOptions, address: SocketAddr) -> Self {
         Self {
             current: ArcSwap::from_pointee(Current::new(client, None)),
             reloading: Mutex::default(),
-            sources,
+            sources: options.sources.clone(),
             metrics: Metrics::new(),
             address,
-            allow_anyone,
+            allow_anyone: options.allow_anyone,
             started: Moment::now(),
             #[cfg(feature = "otel")]
-            traces: None,
+            traces: options.traces.clone(),
             in_flight: Arc::default(),
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use omega_client::{Attempt, AttemptOutcome};
+use omega_client::{Attempt, AttemptOutcome, ErrorKind};
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
@@ -21,12 +21,10 @@ use opentelemetry_sdk::runtime::Tokio;
 use opentelemetry_sdk::trace::span_processor_with_async_runtime::BatchSpanProcessor;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
+use crate::access;
 use crate::error::GatewayError;
 use crate::metrics::semantic_name;
 use crate::visit::{Kind, Record, WENT_AWAY};
-
-/// Words of providers are cut here.
-const WORDS_MAX: usize = 300;
 
 /// Where spans go.
 #[derive(Clone)]
@@ -99,7 +97,7 @@ impl Traces {
                 .with_start_time(called + attempt.started)
                 .with_attributes(of_attempt(*kind, attempt));
             let mut span = self.tracer.build_with_context(builder, &below);
-            if let Some(words) = words_of(&attempt.outcome) {
+            if let Some(words) = attempt.outcome.message() {
                 span.set_status(Status::error(cut(words)));
             }
             span.end_with_timestamp(called + attempt.started + attempt.elapsed);
@@ -181,33 +179,22 @@ fn of_attempt(kind: Kind, attempt: &Attempt) -> Vec<KeyValue> {
         KeyValue::new("gen_ai.request.model", cut(&attempt.model)),
         KeyValue::new("omega.queued_ms", milliseconds(attempt.queued)),
     ];
-    let (outcome, error) = match &attempt.outcome {
-        AttemptOutcome::Answered => ("answered", None),
+    let error = match &attempt.outcome {
         AttemptOutcome::Failed { kind, status, code, .. } => {
             all.extend(status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));
-            ("failed", Some(code.as_deref().map_or_else(|| kind.name().to_owned(), cut)))
+            Some(code.as_deref().map_or_else(|| kind.name().to_owned(), cut))
         }
-        AttemptOutcome::Refused { kind, .. } => ("refused", Some(kind.code().to_owned())),
-        AttemptOutcome::Cancelled => ("cancelled", None),
-        AttemptOutcome::Skipped { .. } => ("skipped", Some("unsupported".to_owned())),
-        _ => ("other", None),
+        AttemptOutcome::Refused { kind, .. } => Some(kind.code().to_owned()),
+        AttemptOutcome::Skipped { .. } => Some(ErrorKind::Unsupported.code().to_owned()),
+        _ => None,
     };
-    all.push(KeyValue::new("omega.attempt.outcome", outcome));
+    all.push(KeyValue::new("omega.attempt.outcome", attempt.outcome.name()));
     all.extend(error.map(|error| KeyValue::new("error.type", error)));
     all
 }
 
-fn words_of(outcome: &AttemptOutcome) -> Option<&str> {
-    match outcome {
-        AttemptOutcome::Failed { message, .. }
-        | AttemptOutcome::Refused { message, .. }
-        | AttemptOutcome::Skipped { message } => Some(message),
-        _ => None,
-    }
-}
-
 fn cut(text: &str) -> String {
-    crate::access::cut(text, WORDS_MAX)
+    access::cut(text, access::ERROR_MAX)
 }
 
 fn milliseconds(span: Duration) -> i64 {

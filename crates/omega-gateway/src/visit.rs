@@ -61,14 +61,22 @@ pub(crate) struct Visit {
     began: Moment,
     /// When the body had come: what takes time before is the caller's own.
     received: Moment,
-    /// When the call began: after its caller's own turn.
-    called: Moment,
-    /// The trace that the caller is in.
+    /// Where its spans belong, if anybody collects them.
     #[cfg(feature = "otel")]
-    parent: opentelemetry::Context,
+    tracing: Option<Tracing>,
     pub(crate) record: Record,
     _inside: Option<Inside>,
     told: bool,
+}
+
+/// What only spans want to know.
+#[cfg(feature = "otel")]
+struct Tracing {
+    traces: crate::Traces,
+    /// The trace that the caller is in.
+    parent: opentelemetry::Context,
+    /// When the call began: after its caller's own turn.
+    called: Moment,
 }
 
 /// What is told of a request.
@@ -102,13 +110,15 @@ impl Visit {
         let began = Moment::now();
         Self {
             #[cfg(feature = "otel")]
-            parent: crate::traces::parent(headers),
+            tracing: shared.traces.clone().map(|traces| {
+                let parent = crate::traces::parent(headers);
+                Tracing { traces, parent, called: began }
+            }),
             shared,
             id: request_id(headers),
             kind,
             began,
             received: began,
-            called: began,
             record: Record::default(),
             _inside: inside,
             told: false,
@@ -121,9 +131,17 @@ impl Visit {
     }
 
     /// The call begins.
+    #[cfg(feature = "otel")]
     pub(crate) fn calling(&mut self) {
-        self.called = Moment::now();
+        if let Some(tracing) = &mut self.tracing {
+            tracing.called = Moment::now();
+        }
     }
+
+    /// The call begins; nobody asks when.
+    #[cfg(not(feature = "otel"))]
+    #[expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "spans want to know")]
+    pub(crate) fn calling(&mut self) {}
 
     /// The first content has come.
     pub(crate) fn first_content(&mut self) {
@@ -174,15 +192,15 @@ impl Visit {
             self.shared.metrics.overhead(overhead);
         }
         #[cfg(feature = "otel")]
-        if let Some(traces) = &self.shared.traces {
+        if let Some(Tracing { traces, parent, called }) = &self.tracing {
             traces.tell(&crate::traces::Told {
                 id: &self.id,
                 kind: self.kind,
                 record: &self.record,
-                parent: &self.parent,
+                parent,
                 now: crate::clock::wall_now(),
                 since_begun: self.began.elapsed(),
-                since_called: self.called.elapsed(),
+                since_called: called.elapsed(),
             });
         }
         access::tell(&self.id, self.kind, &self.record, self.began.elapsed());

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::process;
 use super::subject::{Subject, free_address};
+use super::{load, process};
 
 /// How fast the emulator's time runs: what the catalogue lets last seconds lasts tenths.
 const TIME_SCALE: f64 = 20.0;
@@ -73,8 +73,7 @@ pub struct Look {
 pub fn scenario(program: &Path) -> io::Result<String> {
     let output = Command::new(program).args(["emulate", "--list-faults", "--json"]).output()?;
     let catalogue: serde_json::Value = serde_json::from_slice(&output.stdout).map_err(io::Error::other)?;
-    let faults = catalogue["faults"].as_array().or(catalogue.as_array());
-    let names = faults.into_iter().flatten().filter_map(|fault| fault["name"].as_str());
+    let names = catalogue.as_array().into_iter().flatten().filter_map(|fault| fault["name"].as_str());
     let names = names.filter(|name| !CLOSING.contains(name));
     let mut scenario = "rules:\n".to_owned();
     for name in names {
@@ -171,7 +170,7 @@ impl House {
         String::from_utf8_lossy(&log).matches("panicked at").count()
     }
 
-    /// The values of `/metrics` by name and labels.
+    /// The values of `/metrics` by name and labels; see [`sum`].
     ///
     /// # Errors
     /// It does not answer.
@@ -189,6 +188,11 @@ impl House {
             .filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?)))
             .collect())
     }
+}
+
+/// The sum of the metrics whose name and labels begin so.
+pub fn sum(metrics: &BTreeMap<String, f64>, start: &str) -> f64 {
+    metrics.iter().filter(|(name, _)| name.starts_with(start)).fold(0.0, |sum, (_, value)| sum + value)
 }
 
 /// One caller, asking in every protocol until `until`; what it met is added to `met`.
@@ -296,6 +300,6 @@ async fn ask(
 }
 
 fn has_all_of_its_body(answer: &[u8]) -> bool {
-    let Some(head) = answer.windows(4).position(|part| part == b"\r\n\r\n") else { return false };
-    super::load::length(&answer[..head]).is_some_and(|length| answer.len() == head + 4 + length)
+    let Some(head) = load::find(answer, b"\r\n\r\n") else { return false };
+    load::length(&answer[..head]).is_some_and(|length| answer.len() == head + 4 + length)
 }

@@ -92,7 +92,7 @@ pub(crate) async fn run(arguments: ServeArgs, context: &mut Context) -> Result<D
 /// Where spans go: nowhere, unless OpenTelemetry's variables name a place.
 #[cfg(feature = "otel")]
 fn traces(environment: &omega_config::Environment) -> Result<Option<omega_gateway::Traces>, Failure> {
-    let is_set = |name| environment.text(name).is_some_and(|value| !value.is_empty());
+    let is_set = |name| environment.text(name).is_some();
     let is_off = environment.text("OTEL_SDK_DISABLED").is_some_and(|off| off.eq_ignore_ascii_case("true"));
     let wanted = is_set("OTEL_EXPORTER_OTLP_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
     match wanted && !is_off {

@@ -82,8 +82,12 @@ impl<'a> PlainChunk<'a> {
 
     /// Bytes of text.
     pub(super) fn content(&self) -> usize {
+        self.texts().map(|length| length.bytes).sum()
+    }
+
+    fn texts(&self) -> impl Iterator<Item = &Length<'a>> {
         let PlainDelta { content, reasoning_content, refusal, .. } = &self.choices[0].0.delta.0;
-        [content, reasoning_content, refusal].into_iter().flatten().map(|length| length.bytes).sum()
+        [content, reasoning_content, refusal].into_iter().flatten()
     }
 }
 
@@ -184,10 +188,8 @@ impl Mould {
     /// Remembers a chunk that was read from `data`.
     pub(super) fn learn(&mut self, data: &[u8], chunk: &PlainChunk<'_>) {
         self.parts.clear();
-        let PlainDelta { content, reasoning_content, refusal, .. } = &chunk.choices[0].0.delta.0;
-        let texts = [content, reasoning_content, refusal];
-        let mut present = texts.into_iter().flatten();
-        let (Some(only), None) = (present.next(), present.next()) else { return };
+        let mut texts = chunk.texts();
+        let (Some(only), None) = (texts.next(), texts.next()) else { return };
         let (Some(text), true) = (only.raw, data.len() <= Self::LARGEST) else { return };
         let mut holes = vec![span(data, text)];
         holes.extend(chunk.obfuscation.raw.map(|padding| span(data, padding)));

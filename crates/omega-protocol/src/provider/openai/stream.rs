@@ -22,6 +22,13 @@ impl ChatStream {
         Self { parser: SseParser::new(), state, failed: false }
     }
 
+    fn still_good(&self) -> Result<(), ProviderError> {
+        match self.failed {
+            true => Err(ProviderError::stream_broken("the stream has already failed")),
+            false => Ok(()),
+        }
+    }
+
     fn settle(&mut self, result: Result<(), ProviderError>) -> Result<(), ProviderError> {
         self.failed |= result.is_err();
         result
@@ -30,17 +37,13 @@ impl ChatStream {
 
 impl ChatDecoder for ChatStream {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
-        if self.failed {
-            return Err(ProviderError::stream_broken("the stream has already failed"));
-        }
+        self.still_good()?;
         let result = self.parser.push(bytes, |item| self.state.take(item, |chunk| out.push(chunk)));
         self.settle(result)
     }
 
     fn glance(&mut self, bytes: &[u8]) -> Result<Glimpse, ProviderError> {
-        if self.failed {
-            return Err(ProviderError::stream_broken("the stream has already failed"));
-        }
+        self.still_good()?;
         let mut seen = Glimpse::default();
         let result = self.parser.push(bytes, |item| match self.state.plain(&item) {
             Some(content) => {
@@ -54,9 +57,7 @@ impl ChatDecoder for ChatStream {
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {
-        if self.failed {
-            return Err(ProviderError::stream_broken("the stream has already failed"));
-        }
+        self.still_good()?;
         let result = self.parser.finish(|item| self.state.take(item, |chunk| out.push(chunk)));
         let result = result.and_then(|()| self.state.verdict());
         self.settle(result)

@@ -130,25 +130,18 @@ pub(super) fn error_json(error: &Error) -> Value {
 }
 
 fn attempt_json(attempt: &Attempt) -> Value {
-    let (word, status, code, message) = match &attempt.outcome {
-        AttemptOutcome::Answered => ("answered", None, None, None),
-        AttemptOutcome::Failed { status, code, message, .. } => {
-            ("failed", *status, code.as_deref(), Some(message.as_str()))
-        }
-        AttemptOutcome::Refused { kind: why, message, .. } => {
-            ("refused", None, Some(kind(*why)), Some(message.as_str()))
-        }
-        AttemptOutcome::Cancelled => ("cancelled", None, None, None),
-        AttemptOutcome::Skipped { message } => ("skipped", None, None, Some(message.as_str())),
-        _ => ("other", None, None, None),
+    let (status, code) = match &attempt.outcome {
+        AttemptOutcome::Failed { status, code, .. } => (*status, code.as_deref()),
+        AttemptOutcome::Refused { kind: why, .. } => (None, Some(kind(*why))),
+        _ => (None, None),
     };
     json!({
         "provider": attempt.provider,
         "model": attempt.model,
-        "outcome": word,
+        "outcome": attempt.outcome.name(),
         "status": status,
         "code": code,
-        "message": message,
+        "message": attempt.outcome.message(),
         "started_ms": millis(attempt.started),
         "elapsed_ms": millis(attempt.elapsed),
         "queued_ms": millis(attempt.queued),

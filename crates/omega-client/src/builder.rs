@@ -144,6 +144,13 @@ impl Builder {
         self
     }
 
+    /// A part of a configuration file under a name for messages, laid over file and environment: for a provider of one's
+    /// own, which has no path before it is named.
+    pub fn config_part(mut self, name: impl Into<String>, yaml: impl Into<String>) -> Self {
+        self.arguments.texts.push((name.into(), yaml.into()));
+        self
+    }
+
     /// A configuration made elsewhere, in place of file and environment. Arguments given to this builder are laid over
     /// it.
     pub fn config(mut self, config: impl Into<Given>) -> Self {
@@ -296,6 +303,7 @@ fn load(mut sources: Sources, file: Option<FileChoice>, arguments: Arguments) ->
     under.api_keys.extend(arguments.api_keys);
     under.base_urls.extend(arguments.base_urls);
     under.settings.extend(arguments.settings);
+    under.texts.extend(arguments.texts);
     Config::load(&sources).map_err(wrong)
 }
 
@@ -311,7 +319,7 @@ pub(crate) fn refused(error: TransportError) -> Error {
 fn overlaid(mut loaded: Loaded, arguments: Arguments) -> Result<Loaded, Error> {
     let refuse = |message: String| Err(Error::new(ErrorKind::Config, message));
     let config = &mut loaded.config;
-    if let Some((path, _)) = arguments.settings.first() {
+    if let Some((path, _)) = arguments.settings.first().or(arguments.texts.first()) {
         return refuse(format!(
             "`{path}`: settings by path apply to a file, not to a configuration made elsewhere"
         ));

@@ -11,12 +11,17 @@ use omega_policy::{
     Priority, Rejection, TokenLimits, Usage,
 };
 use omega_protocol::InputEstimate;
+use tokio::sync::broadcast;
 
+use crate::circuit::EVENTS_KEPT;
 use crate::client::UnifiedLLMClient;
+use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
+use crate::events::{ClientEvent, Events};
 use crate::refusal::rejection_of;
 use crate::registry::Models;
 use crate::scope::{Decision, Held, Scope};
+use crate::stats::{self, RateLimiterStats};
 
 /// What one caller may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,6 +38,9 @@ pub struct GateLimits {
 #[derive(Clone, Debug)]
 pub struct Gate {
     scope: Arc<Scope>,
+    events: broadcast::Sender<ClientEvent>,
+    /// Where its limits are set, for messages.
+    limits_at: &'static str,
 }
 
 /// The right to one call. Dropped without [`Pass::settle`], it is charged what was estimated.
@@ -47,10 +55,7 @@ impl UnifiedLLMClient {
     ///
     /// - `name`: whose it is, for messages: `key team-a`.
     pub fn gate(&self, name: &str, limits: &GateLimits) -> Gate {
-        let clock = Arc::clone(&self.inner.clock);
-        let pipeline = Pipeline::new(gated(limits), clock.now());
-        let subscribers = self.inner.subscribers.clone();
-        Gate { scope: Scope::new(name, pipeline, Models::default(), clock, subscribers) }
+        Gate::new(Arc::clone(&self.inner.clock), self.inner.subscribers.clone(), name, limits, "keys")
     }
 }
 
@@ -61,20 +66,60 @@ fn gated(limits: &GateLimits) -> PipelineConfig {
             requests_per_minute: limits.requests_per_minute,
             tokens: TokenLimits::Total(limits.tokens_per_minute),
             max_concurrent: limits.max_concurrent,
-            // A limit of our own: it is exactly as deep as it says, and charges what was used.
-            burst: Duration::from_secs(60),
-            depth_margin: Duration::ZERO,
-            charge: ChargeRule::Actual,
-            learn_burst: false,
-            pace_unknown: false,
-            ease_off: false,
-            ..LimiterConfig::default()
+            ..unlimited()
         },
         ..PipelineConfig::default()
     }
 }
 
+/// A limiter of our own without limits: it would be exactly as deep as it says, and charges what was used.
+pub(crate) fn unlimited() -> LimiterConfig {
+    LimiterConfig {
+        requests_per_minute: None,
+        tokens: TokenLimits::Total(None),
+        max_concurrent: None,
+        burst: Duration::from_secs(60),
+        depth_margin: Duration::ZERO,
+        charge: ChargeRule::Actual,
+        learn_burst: false,
+        pace_unknown: false,
+        ease_off: false,
+        ..LimiterConfig::default()
+    }
+}
+
 impl Gate {
+    /// A gate on the system's clock, for code that is not a call of [`UnifiedLLMClient`]. Waiting in it needs a tokio
+    /// runtime with its time driver enabled.
+    ///
+    /// - `name`: whose limit it is, for messages.
+    pub fn alone(name: &str, limits: &GateLimits) -> Self {
+        Self::alone_on(Arc::new(SystemClock::new()), name, limits)
+    }
+
+    /// The same on a clock of one's own.
+    pub fn alone_on(clock: Arc<dyn Clock>, name: &str, limits: &GateLimits) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        Self::new(clock, events, name, limits, "its settings")
+    }
+
+    fn new(
+        clock: Arc<dyn Clock>,
+        events: broadcast::Sender<ClientEvent>,
+        name: &str,
+        limits: &GateLimits,
+        limits_at: &'static str,
+    ) -> Self {
+        let pipeline = Pipeline::new(gated(limits), clock.now());
+        let scope = Scope::new(name, pipeline, Models::default(), clock, events.clone());
+        Self { scope, events, limits_at }
+    }
+
+    /// Listens to what happens to it from now on: episodes of limiting. Those of a client's gate are among the client's.
+    pub fn subscribe(&self) -> Events {
+        Events(self.events.subscribe())
+    }
+
     /// Waits for its turn, at most for `max_wait`.
     ///
     /// # Errors
@@ -92,8 +137,9 @@ impl Gate {
         let mut call = Call::new(ModelId::OTHER, demand, deadline, now);
         call.priority = priority;
         call.admit_by = deadline;
-        let refused =
-            |rejection: Rejection| rejection_of(&self.scope.name, "", "keys", &rejection, self.scope.now());
+        let refused = |rejection: Rejection| {
+            rejection_of(&self.scope.name, "", self.limits_at, &rejection, self.scope.now())
+        };
         let held = match self.scope.admit(&call, None, now) {
             Decision::Granted(held) => held,
             Decision::Queued(place) => place.await.map_err(refused)?,
@@ -102,6 +148,11 @@ impl Gate {
         let mut pass = Pass { held, call };
         pass.held.sent(InputEstimate { tokens: input_tokens, ..InputEstimate::default() });
         Ok(pass)
+    }
+
+    /// How it is doing, in the specification's words.
+    pub fn stats(&self) -> RateLimiterStats {
+        stats::of_limiter(&self.scope.stats().0.limiter)
     }
 
     /// (requests, tokens) of the last minute, and calls in flight.

@@ -29,6 +29,7 @@ mod answer;
 mod asked;
 mod builder;
 mod call;
+mod circuit;
 mod client;
 mod clock;
 mod driver;
@@ -54,6 +55,7 @@ mod watch;
 pub use answer::{Answer, Attempt, AttemptOutcome};
 pub use builder::{Builder, Given};
 pub use call::{Call, ChatCall, EmbeddingsCall, ResponsesCall};
+pub use circuit::{Circuit, CircuitPass};
 pub use client::UnifiedLLMClient;
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, ErrorKind, Origin};
@@ -69,7 +71,10 @@ pub use telemetry::LOG_TARGET;
 
 // What a caller needs to write a request and read an answer, so that one crate in `Cargo.toml` is enough.
 pub use omega_config::{Config, Environment, FileChoice, Loaded, Sources};
-pub use omega_policy::{BreakerState, FailureKind, Priority, Usage as TokenUsage};
+pub use omega_policy::{
+    Backoff, BreakerConfig as BreakerSettings, BreakerState, Chance, FailureKind, FailureRate, Jitter,
+    Priority, Usage as TokenUsage,
+};
 pub use omega_protocol::{
     CallerError, CallerProtocol, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart,
     EmbeddingsRequest, EmbeddingsResponse, FinishReason, Message, ReasoningEffort, RequestError,

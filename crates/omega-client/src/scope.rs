@@ -292,6 +292,10 @@ impl Scope {
         self.clock.now()
     }
 
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
     pub(crate) fn stats(&self) -> (Stats, Timestamp) {
         let now = self.clock.now();
         (self.lock().pipeline.stats(now), now)

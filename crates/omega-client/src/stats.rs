@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use omega_policy::{BreakerState, Timestamp};
+use omega_policy::{BreakerState, BreakerStats, LimiterStats, Timestamp};
 use serde::{Serialize, Serializer};
 
 use crate::client::Inner;
+use crate::clock::Clock;
 use crate::registry::Member;
+use crate::scope::Scope;
 
 /// How every provider is doing. The four built-in providers are always present.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -182,7 +184,6 @@ fn add(all: &mut ResilienceStats, inner: &Inner, member: &Member) {
     let (stats, now) = scope.stats();
     let (breaker, limiter, retry) = (stats.breaker, stats.limiter, stats.retry);
     let name = member.name.to_string();
-    let past = |at: Timestamp| inner.clock.date_of(at).to_string();
     let ahead = |at: Timestamp| {
         let span = jiff::SignedDuration::try_from(at.saturating_since(now)).ok()?;
         let date = inner.clock.date_of(now).checked_add(span).ok()?;
@@ -222,32 +223,36 @@ fn add(all: &mut ResilienceStats, inner: &Inner, member: &Member) {
             unusable: member.endpoint().err().map(str::to_owned),
         },
     );
-    all.circuit_breakers.insert(
-        name.clone(),
-        CircuitBreakerStats {
-            name: name.clone(),
-            state: breaker.state,
-            failure_count: breaker.failure_count,
-            success_count: breaker.success_count,
-            last_failure_time: breaker.last_failure.map(past),
-        },
-    );
-    all.rate_limiters.insert(
-        name,
-        RateLimiterStats {
-            requests_last_minute: limiter.requests_last_minute,
-            tokens_last_minute: limiter.tokens_last_minute,
-            concurrent_requests: limiter.concurrent_requests,
-            max_requests_per_minute: limiter.max_requests_per_minute,
-            max_tokens_per_minute: limiter.max_tokens_per_minute,
-        },
-    );
+    all.circuit_breakers.insert(name.clone(), circuit(&name, &breaker, &*inner.clock));
+    all.rate_limiters.insert(name, of_limiter(&limiter));
+}
+
+/// A circuit by itself.
+pub(crate) fn of_circuit(scope: &Scope) -> CircuitBreakerStats {
+    circuit(&scope.name, &scope.stats().0.breaker, scope.clock())
+}
+
+fn circuit(name: &str, breaker: &BreakerStats, clock: &dyn Clock) -> CircuitBreakerStats {
+    CircuitBreakerStats {
+        name: name.to_owned(),
+        state: breaker.state,
+        failure_count: breaker.failure_count,
+        success_count: breaker.success_count,
+        last_failure_time: breaker.last_failure.map(|at| clock.date_of(at).to_string()),
+    }
+}
+
+/// A limiter by itself.
+pub(crate) fn of_limiter(limiter: &LimiterStats) -> RateLimiterStats {
+    RateLimiterStats {
+        requests_last_minute: limiter.requests_last_minute,
+        tokens_last_minute: limiter.tokens_last_minute,
+        concurrent_requests: limiter.concurrent_requests,
+        max_requests_per_minute: limiter.max_requests_per_minute,
+        max_tokens_per_minute: limiter.max_tokens_per_minute,
+    }
 }
 
 fn word<S: Serializer>(state: &BreakerState, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(match state {
-        BreakerState::Closed => "closed",
-        BreakerState::Open => "open",
-        BreakerState::HalfOpen => "half_open",
-    })
+    serializer.serialize_str(state.name())
 }

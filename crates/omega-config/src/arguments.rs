@@ -10,6 +10,7 @@ use secrecy::SecretString;
 
 use crate::config::Config;
 use crate::error::Problem;
+use crate::file::FileText;
 use crate::keys::{self, Key, canonical_provider};
 use crate::layers::{Layers, Origin, Said, refusal};
 use crate::nearest::nearest;
@@ -39,6 +40,22 @@ pub struct Arguments {
     pub ca_file: Option<PathBuf>,
     /// Any other setting, as path and text: `("circuit_breaker.timeout_seconds", "5")`.
     pub settings: Vec<(String, String)>,
+    /// Parts of a file (YAML, or JSON), each under a name for messages: for what has no path before it is named, such as a
+    /// provider of one's own. They are laid over the file and the environment, under the arguments above.
+    pub texts: Vec<(String, String)>,
+}
+
+impl Arguments {
+    /// The texts, as files are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = FileText> {
+        self.texts.iter().map(|(name, text)| FileText {
+            name: name.clone(),
+            path: None,
+            text: text.clone(),
+            found: false,
+            is_argument: true,
+        })
+    }
 }
 
 /// Reads what was given into `layers`. Keys are not settings; [`crate::credentials`] takes them.

@@ -36,6 +36,8 @@ pub(crate) struct FileText {
     pub(crate) text: String,
     /// Nobody named it: it lay in the working directory.
     pub(crate) found: bool,
+    /// It is no file but an argument that is written like one.
+    pub(crate) is_argument: bool,
 }
 
 /// Where a file is looked for when none is named.
@@ -45,9 +47,13 @@ pub(crate) const FOUND: &str = "config/resilience.yaml";
 pub(crate) fn read(choice: &FileChoice, environment: &Environment) -> Result<Option<FileText>, Problem> {
     match choice {
         FileChoice::None => Ok(None),
-        FileChoice::Text { name, yaml } => {
-            Ok(Some(FileText { name: name.clone(), path: None, text: yaml.clone(), found: false }))
-        }
+        FileChoice::Text { name, yaml } => Ok(Some(FileText {
+            name: name.clone(),
+            path: None,
+            text: yaml.clone(),
+            found: false,
+            is_argument: false,
+        })),
         FileChoice::Explicit(path) => read_named(path).map(Some),
         FileChoice::Search => match environment.get("OMEGA_CONFIG") {
             Err(_) => Err(Problem::new("OMEGA_CONFIG", "the value is not valid UTF-8")),
@@ -65,7 +71,13 @@ fn read_named(path: &Path) -> Result<FileText, Problem> {
         Failure::Missing => Problem::new(path.display().to_string(), "there is no such file"),
         Failure::Other(message) => Problem::new(path.display().to_string(), message),
     })?;
-    Ok(FileText { name: path.display().to_string(), path: Some(path.to_path_buf()), text, found: false })
+    Ok(FileText {
+        name: path.display().to_string(),
+        path: Some(path.to_path_buf()),
+        text,
+        found: false,
+        is_argument: false,
+    })
 }
 
 fn read_found(path: &Path) -> Result<Option<FileText>, Problem> {
@@ -79,6 +91,7 @@ fn read_found(path: &Path) -> Result<Option<FileText>, Problem> {
             path: Some(path.to_path_buf()),
             text,
             found: true,
+            is_argument: false,
         })),
         Err(Failure::Missing) => Ok(None),
         Err(Failure::Other(message)) => Err(Problem::new(path.display().to_string(), message)),

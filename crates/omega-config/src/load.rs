@@ -83,11 +83,18 @@ impl Config {
         if let Some(file) = &file {
             tree::read(file, &mut config, &mut layers, &mut problems);
         }
+        for text in sources.arguments.files() {
+            tree::read(&text, &mut config, &mut layers, &mut problems);
+        }
         if !problems.is_empty() {
             // Names of providers and models come from the file: without it, complaints about variables would mislead.
             return Err(ConfigError { problems });
         }
         variables::read(&sources.environment, &config, &mut layers, &mut problems, &mut warnings);
+        // Once more: above, for the names; here, because arguments win over variables.
+        for text in sources.arguments.files() {
+            tree::read(&text, &mut config, &mut layers, &mut problems);
+        }
         arguments::read(&sources.arguments, &config, &mut layers, &mut problems);
         for (key, place, said) in layers.iter() {
             (key.set)(&mut config, place, said.value.clone());

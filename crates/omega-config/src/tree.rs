@@ -26,7 +26,7 @@ pub(crate) fn read(file: &FileText, config: &mut Config, layers: &mut Layers, pr
             return;
         }
     };
-    let mut walk = Walk { name: &file.name, text, config, layers, problems };
+    let mut walk = Walk { name: &file.name, text, is_argument: file.is_argument, config, layers, problems };
     match &root.raw {
         Raw::Null => {}
         Raw::Map(entries) => {
@@ -43,6 +43,7 @@ pub(crate) fn read(file: &FileText, config: &mut Config, layers: &mut Layers, pr
 struct Walk<'a> {
     name: &'a str,
     text: &'a str,
+    is_argument: bool,
     config: &'a mut Config,
     layers: &'a mut Layers,
     problems: &'a mut Vec<Problem>,
@@ -59,7 +60,8 @@ impl Walk<'_> {
         let mut names: Vec<&Entry> = providers.iter().collect();
         names.sort_by(|a, b| a.key.cmp(&b.key));
         for entry in names {
-            if built_in(&entry.key).is_some() || matches!(entry.value.raw, Raw::Null) {
+            let is_known = self.is_argument && self.config.provider(&entry.key).is_some();
+            if is_known || built_in(&entry.key).is_some() || matches!(entry.value.raw, Raw::Null) {
                 continue;
             }
             match check_provider_name(&entry.key) {
@@ -126,7 +128,10 @@ impl Walk<'_> {
         }
         match key.kind.read(&entry.value, key.absent) {
             Ok(value) => {
-                let origin = Origin::File { path: PathBuf::from(self.name), line: entry.line };
+                let origin = match self.is_argument {
+                    true => Origin::Argument(String::from(self.name)),
+                    false => Origin::File { path: PathBuf::from(self.name), line: entry.line },
+                };
                 let at = Some((entry.value.line, entry.value.column));
                 self.layers.say(row, place.clone(), Said { value, origin, at });
             }
@@ -171,7 +176,9 @@ impl Walk<'_> {
         if !matches!(entry.value.raw, Raw::Map(_) | Raw::Null) {
             return self.no_section("keys.<key>", entry);
         }
-        self.config.keys.push(CallerKey::new(&entry.key));
+        if !(self.is_argument && self.config.keys.iter().any(|key| key.name == entry.key)) {
+            self.config.keys.push(CallerKey::new(&entry.key));
+        }
         let place = Place { model: entry.key.clone(), ..Place::default() };
         self.descend("keys.<key>", place, entry);
     }

@@ -3,7 +3,8 @@
 //! A request comes in through [`Gateway`] (`server.rs`: connections; `timed_io.rs`: their bounds), is let in (`door.rs`:
 //! keys, `Host` and `Origin`), read (`intake.rs`), passed on (`relay.rs`: through `omega-client`, which holds every
 //! layer), and answered (`answer.rs`, `body.rs`) in the protocol in which it was asked; then it is told of (`visit.rs`,
-//! `metrics.rs`, `access.rs`, `traces.rs` with the feature `otel`). What lives here: HTTP towards callers. What may not: policies, wire formats of providers,
+//! `metrics.rs`, `access.rs`, `traces.rs` with the feature `otel`).
+//! [`InProcess`] is the same without connections. What lives here: HTTP towards callers. What may not: policies, wire formats of providers,
 //! sockets towards them.
 
 mod access;
@@ -15,6 +16,7 @@ mod cross_origin;
 mod door;
 mod embeddings;
 mod error;
+mod in_process;
 mod intake;
 mod keys;
 mod metrics;
@@ -33,6 +35,7 @@ mod traces;
 mod visit;
 
 pub use error::GatewayError;
+pub use in_process::{BrokenOff, InProcess, InProcessAnswer};
 pub use keys::{KeySecret, new_key};
 pub use server::{Gateway, GatewayOptions};
 #[cfg(feature = "otel")]

@@ -1,6 +1,6 @@
 //! What all workers share: the configuration in force, what is counted, and whether it is time to stop.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,6 +77,15 @@ impl Shared {
             stopping: CancellationToken::new(),
             abort: CancellationToken::new(),
         }
+    }
+
+    /// Without an address, and open to whoever can call it.
+    pub(crate) fn in_process(client: UnifiedLLMClient) -> Self {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let this = Self::new(client.clone(), &GatewayOptions::default(), address);
+        let settings = client.configuration().config.gateway.clone();
+        this.current.store(Arc::new(Current { client, keys: Keys::default(), settings }));
+        this
     }
 
     /// The configuration in force.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use omega_client::{BreakerState, CallerProtocol, ProviderDetails, ResilienceStats};
+use omega_client::{CallerProtocol, ProviderDetails, ResilienceStats};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
@@ -171,11 +171,7 @@ impl Collector for Now {
         let help = "Whether the circuit is in this state";
         let mut family = encoder.encode_descriptor("omega_circuit_state", help, None, MetricType::Gauge)?;
         for (provider, breaker) in &self.stats.circuit_breakers {
-            let is = match breaker.state {
-                BreakerState::Closed => "closed",
-                BreakerState::Open => "open",
-                BreakerState::HalfOpen => "half_open",
-            };
+            let is = breaker.state.name();
             for state in ["closed", "open", "half_open"] {
                 let labels = [("provider", provider.as_str()), ("state", state)];
                 gauge(u64::from(is == state)).encode(family.encode_family(&labels)?)?;

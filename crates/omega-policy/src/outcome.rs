@@ -102,6 +102,19 @@ pub enum Dimension {
     Concurrency,
 }
 
+impl Dimension {
+    /// Its name in records and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+            Self::Concurrency => "concurrency",
+        }
+    }
+}
+
 /// The kinds of failure; each is a row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]

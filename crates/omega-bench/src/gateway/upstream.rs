@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -54,11 +55,24 @@ pub async fn serve(address: SocketAddr) -> std::io::Result<()> {
         .await
 }
 
+/// The same answer as a stream that is there at once.
+static AT_ONCE: LazyLock<Bytes> = LazyLock::new(|| {
+    let words = ["The", " sky", " is", " blue", " because", " air", " scatters", " short", " waves", "."];
+    let mut events = chunk("{\"role\":\"assistant\",\"content\":\"\"}", "null");
+    events.extend(words.map(|word| chunk(&format!("{{\"content\":\"{word}\"}}"), "null")));
+    events.push_str(&chunk("{}", "\"stop\""));
+    events.push_str("data: [DONE]\n\n");
+    events.into()
+});
+
+/// A path that begins with `/at-once` is never paced: for clients that read whole answers as streams.
 async fn answer(request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Paced>>, Infallible> {
+    let is_paced = !request.uri().path().starts_with("/at-once");
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let streams = body.windows(13).any(|part| part == b"\"stream\":true");
     let (kind, body) = match streams {
-        true => ("text/event-stream", Either::Right(Paced::new())),
+        true if is_paced => ("text/event-stream", Either::Right(Paced::new())),
+        true => ("text/event-stream", Either::Left(Full::new(AT_ONCE.clone()))),
         false => ("application/json", Either::Left(Full::new(Bytes::from_static(ANSWER.as_bytes())))),
     };
     let mut response = Response::new(body);

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test may fail it as the test itself may")]
 
 mod aliases;
+mod alone;
 mod breaker;
 mod calls;
 mod cancellation;

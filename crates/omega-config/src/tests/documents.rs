@@ -52,8 +52,13 @@ fn the_documented_file_shows_every_setting() {
         .collect();
     let (mut config, mut layers, mut problems) =
         (Config::default(), Layers::default(), Vec::<Problem>::new());
-    let file =
-        FileText { name: String::from("resilience.yaml"), path: None, text: uncommented, found: false };
+    let file = FileText {
+        name: String::from("resilience.yaml"),
+        path: None,
+        text: uncommented,
+        found: false,
+        is_argument: false,
+    };
     tree::read(&file, &mut config, &mut layers, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     let shown: BTreeSet<&str> = layers.iter().map(|(key, ..)| key.path).collect();

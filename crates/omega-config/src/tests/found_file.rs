@@ -9,7 +9,13 @@ use crate::{rules, tree, variables};
 
 /// The problems of `yaml` as a found file, or as one that was named.
 fn problems(yaml: &str, found: bool, pairs: &[(&str, &str)]) -> Vec<Problem> {
-    let file = FileText { name: String::from("found.yaml"), path: None, text: String::from(yaml), found };
+    let file = FileText {
+        name: String::from("found.yaml"),
+        path: None,
+        text: String::from(yaml),
+        found,
+        is_argument: false,
+    };
     let (mut config, mut layers) = (Config::default(), Layers::default());
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
     tree::read(&file, &mut config, &mut layers, &mut problems);

@@ -310,3 +310,36 @@ fn a_broken_stream_ends_in_an_error_unless_it_may_go_on() {
     let variables = [("OMEGA_STREAMING_ON_STREAM_BREAK", "restart")];
     assert_eq!(chosen("streaming: {on_stream_break: continue}", &variables), OnStreamBreak::Restart);
 }
+
+#[test]
+fn a_part_given_in_code_declares_a_provider_and_wins_over_the_rest() {
+    let text = r#"{"providers": {"vllm": {"base_url": "http://127.0.0.1:8000/v1", "models": ["qwen*"]},
+        "openai": {"base_url": "http://127.0.0.1:1/v1"}}, "keys": {"team": {"hash": "sha256:0000000000000000000000000000000000000000000000000000000000000000"}}}"#;
+    let arguments = Arguments {
+        texts: vec![(String::from("providers"), String::from(text))],
+        api_keys: [(String::from("vllm"), "local".into())].into(),
+        ..Arguments::default()
+    };
+    let file = "providers:\n  vllm: {base_url: 'http://127.0.0.1:9/v1'}\nrate_limiting:\n  vllm: {max_concurrent_requests: 3}\n";
+    let variables = [("OMEGA_PROVIDERS_OPENAI_BASE_URL", "http://127.0.0.1:2/v1")];
+    for file in [file, ""] {
+        let loaded = load_with(file, &variables, arguments.clone()).unwrap();
+        let given = Origin::Argument(String::from("providers"));
+        let vllm = setting(&loaded, "providers.vllm.base_url");
+        assert_eq!(vllm, ("http://127.0.0.1:8000/v1".into(), given.clone()), "{file}");
+        assert_eq!(setting(&loaded, "providers.openai.base_url"), ("http://127.0.0.1:1/v1".into(), given));
+        assert_eq!(loaded.config.providers().filter(|provider| provider.name == "vllm").count(), 1);
+        assert!(loaded.config.provider("vllm").unwrap().api_key.is_some());
+        assert_eq!(loaded.config.keys.len(), 1);
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_part_given_in_code_is_said_once() {
+    let arguments = Arguments {
+        texts: vec![(String::from("providers"), String::from(r#"{"providers": {"vllm": {"base_ur": 1}}}"#))],
+        ..Arguments::default()
+    };
+    let text = problem(load_with("", &[], arguments));
+    assert!(text.starts_with("providers:1:") && text.contains("Did you mean `base_url`?"), "{text}");
+}

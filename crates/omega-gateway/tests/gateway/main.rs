@@ -5,6 +5,8 @@ mod door;
 mod failover;
 mod faults;
 mod house;
+mod http2;
+mod in_process;
 mod operations;
 mod outage;
 mod pools;

@@ -16,7 +16,7 @@ pub(super) struct ChatCompletions;
 
 impl CallerFormat for ChatCompletions {
     fn read_request(&self, body: &[u8]) -> Result<ChatRequest, RequestError> {
-        serde_json::from_slice(body).map_err(|error| not_json_of_this_kind(&error))
+        ChatRequest::read(body)
     }
 
     fn write_answer(&self, answer: &ChatResponse) -> Vec<u8> {
@@ -30,6 +30,24 @@ impl CallerFormat for ChatCompletions {
 
     fn write_error(&self, error: &CallerError<'_>) -> Vec<u8> {
         serde_json::to_vec(&body(error)).expect("an error is plain data")
+    }
+}
+
+impl ChatRequest {
+    /// Reads a request as OpenAI's API takes it.
+    ///
+    /// # Errors
+    /// It is not JSON, or a field cannot be read; the error names it.
+    pub fn read(json: &[u8]) -> Result<Self, RequestError> {
+        serde_json::from_slice(json).map_err(|error| {
+            match serde_path_to_error::deserialize::<_, Self>(&mut serde_json::Deserializer::from_slice(json))
+            {
+                Err(found) if error.is_data() && found.path().iter().next().is_some() => {
+                    RequestError::at(found.path().to_string(), error.to_string())
+                }
+                _ => not_json_of_this_kind(&error),
+            }
+        })
     }
 }
 
@@ -124,5 +142,30 @@ impl Chunks {
         if self.created == 0 {
             self.created = chunk.created;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_cannot_be_read_is_named() {
+        let wrong = |body: &str| ChatRequest::read(body.as_bytes()).unwrap_err();
+        for (body, field) in [
+            (r#"{"model": "m", "messages": [], "max_tokens": -1}"#, "max_tokens"),
+            (
+                r#"{"model": "m", "messages": [{"role": "user", "content": "a"}, {"role": 3}]}"#,
+                "messages[1].role",
+            ),
+            (r#"{"model": "m", "messages": "hi"}"#, "messages"),
+        ] {
+            let error = wrong(body);
+            assert_eq!(error.field.as_deref(), Some(field), "{body}");
+            assert!(error.message.starts_with(&format!("`{field}`: ")), "{}", error.message);
+        }
+        assert!(wrong("[]").message.starts_with("the request cannot be read: "));
+        assert!(wrong("{").message.starts_with("the body is not valid JSON: "));
+        assert!(wrong(r#"{"model": "m"}"#).message.contains("messages"));
     }
 }

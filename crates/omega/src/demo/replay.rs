@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::plan::Plan;
-use super::tally::{self, Ending, Evidence, Outcome, Tally, Transition, state_word};
+use super::tally::{self, Ending, Evidence, Outcome, Tally, Transition};
 use super::trace::{Arrival, Trace};
 use super::{Progress, Run, Step};
 use crate::clock::Stopwatch;
@@ -146,7 +146,7 @@ impl<'a> Replay<'a> {
         match event {
             Ok(ClientEvent::Transition(event)) if tally::is_planned(self.plan, &event.provider) => {
                 let at_s = self.plan.trace_s(event.at.saturating_sub(self.client_age));
-                let (from, to) = (state_word(event.from), state_word(event.to));
+                let (from, to) = (event.from.name(), event.to.name());
                 self.progress.happened(at_s, &format!("circuit {}: {from} -> {to}", event.provider));
                 self.transitions.push(Transition { provider: event.provider, from, to, at_s });
                 true

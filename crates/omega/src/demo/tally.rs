@@ -2,7 +2,6 @@
 
 use omega_client::{AttemptOutcome, Error, ErrorKind, Origin};
 use omega_emulator::{Provider, RequestRecord};
-use omega_policy::BreakerState;
 use serde_json::Value;
 
 use super::plan::Plan;
@@ -252,15 +251,6 @@ impl Tally {
             .iter()
             .filter(|transition| transition.provider == provider && transition.to == "open")
             .count()
-    }
-}
-
-/// The state's word in statistics.
-pub(super) fn state_word(state: BreakerState) -> &'static str {
-    match state {
-        BreakerState::Closed => "closed",
-        BreakerState::Open => "open",
-        BreakerState::HalfOpen => "half_open",
     }
 }
 

@@ -17,6 +17,8 @@ mod limits;
 mod logs;
 mod own_keys;
 mod pools;
+mod relay;
+mod reload;
 mod runtimes;
 mod secrets;
 mod streaming;

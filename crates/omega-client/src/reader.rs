@@ -135,6 +135,8 @@ pub(crate) struct Reader<F: Format> {
     input_tokens: u64,
     usage: Option<Usage>,
     linger_until: Option<Timestamp>,
+    /// When something came last.
+    read_at: Timestamp,
 }
 
 impl<F: Format> Reader<F> {
@@ -146,7 +148,24 @@ impl<F: Format> Reader<F> {
         input_tokens: u64,
     ) -> Self {
         let (bytes, content_bytes, usage, linger_until) = (0, 0, None, None);
-        Self { body, decoder, watch, headers, bytes, content_bytes, input_tokens, usage, linger_until }
+        let read_at = watch.sent_at();
+        Self {
+            body,
+            decoder,
+            watch,
+            headers,
+            bytes,
+            content_bytes,
+            input_tokens,
+            usage,
+            linger_until,
+            read_at,
+        }
+    }
+
+    /// When something came last; before anything did, when it was asked for.
+    pub(crate) fn read_at(&self) -> Timestamp {
+        self.read_at
     }
 
     /// Reads on; items are appended to `out`, also those in front of a fault.
@@ -169,6 +188,7 @@ impl<F: Format> Reader<F> {
             None => (F::finish(&mut self.decoder, out), true),
         };
         let now = self.watch.now();
+        self.read_at = now;
         let first = self.take_stock(&out[known..], now);
         if let Err(error) = decoded {
             return Poll::Ready(Err(Fault::Provider(error)));

@@ -167,7 +167,7 @@ impl<F: Format> Flow<F> {
     pub(crate) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<F::Item, Error>>> {
         loop {
             if let Some(item) = self.items.pop_front() {
-                self.away_since.get_or_insert_with(|| self.reader.watch().now());
+                self.away_since.get_or_insert(self.reader.read_at());
                 return Poll::Ready(Some(Ok(item)));
             }
             match &mut self.state {
@@ -188,6 +188,10 @@ impl<F: Format> Flow<F> {
 
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.reader.usage()
+    }
+
+    pub(crate) fn read_at(&self) -> Timestamp {
+        self.reader.read_at()
     }
 
     /// The provider's id of the request.

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use omega_policy::{FailureKind, Timestamp};
@@ -59,6 +59,8 @@ pub(crate) struct Watch {
     /// One timer for all clocks, moved only when it fires too early: content would otherwise move it with every
     /// piece.
     timer: Option<Pin<Box<Sleep>>>,
+    /// For what the timer was polled last, and who is woken by it: while neither has changed, a look is enough.
+    armed: Option<(Timestamp, Waker)>,
 }
 
 impl Watch {
@@ -68,7 +70,7 @@ impl Watch {
         sent_at: Timestamp,
         deadline: Timestamp,
     ) -> Self {
-        Self { clock, limits, sent_at, deadline, phase: Phase::Sent, timer: None }
+        Self { clock, limits, sent_at, deadline, phase: Phase::Sent, timer: None, armed: None }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -119,6 +121,15 @@ impl Watch {
 
     /// Ready when a clock has run out.
     pub(crate) fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        let due = self.due();
+        if let (Some((armed_for, waker)), Some(timer)) = (&self.armed, &self.timer)
+            && *armed_for <= due
+            && waker.will_wake(cx.waker())
+            && !timer.is_elapsed()
+        {
+            return Poll::Pending;
+        }
+        self.armed = Some((due, cx.waker().clone()));
         loop {
             let due = self.clock.instant(self.due());
             let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
@@ -140,6 +151,7 @@ impl Watch {
 
     /// Ready at `until`, whatever the clocks say.
     pub(crate) fn poll_until(&mut self, until: Timestamp, cx: &mut Context<'_>) -> Poll<()> {
+        self.armed = None;
         let at = self.clock.instant(until);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if timer.deadline() != at {

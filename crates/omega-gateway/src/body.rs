@@ -12,7 +12,6 @@ use omega_client::{Error, Pass, RelayStream, Relayed};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use crate::clock::Moment;
 use crate::metrics::CallMetrics;
 use crate::relay::Calling;
 use crate::visit::Visit;
@@ -128,7 +127,7 @@ impl Aborted {
 struct Flowing {
     stream: RelayStream,
     metrics: std::sync::Arc<CallMetrics>,
-    last: Option<Moment>,
+    last: Option<Duration>,
 }
 
 impl StreamBody {
@@ -258,9 +257,9 @@ impl Flowing {
 
     /// Something came.
     fn note(&mut self) {
-        let now = Moment::now();
-        if let Some(last) = self.last.replace(now) {
-            self.metrics.gap(now.since(last));
+        let now = self.stream.heard();
+        if let (Some(last), Some(now)) = (std::mem::replace(&mut self.last, now), now) {
+            self.metrics.gap(now.saturating_sub(last));
         }
     }
 

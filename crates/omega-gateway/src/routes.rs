@@ -1,5 +1,6 @@
 //! Which path is whose.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -37,16 +38,27 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
     cross_origin::allowed(known, &shared).with_state(shared)
 }
 
+/// Serves a call of a model. In a box of its own: the router moves what its handlers return from box to box, and this is
+/// kilobytes.
+fn serve(
+    shared: Arc<Shared>,
+    protocol: CallerProtocol,
+    in_path: InPath,
+    request: Request,
+) -> Pin<Box<dyn Future<Output = Response> + Send>> {
+    Box::pin(relay::serve(shared, protocol, in_path, request))
+}
+
 async fn chat_completions(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    relay::serve(shared, CallerProtocol::ChatCompletions, InPath::default(), request).await
+    serve(shared, CallerProtocol::ChatCompletions, InPath::default(), request).await
 }
 
 async fn responses(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    relay::serve(shared, CallerProtocol::Responses, InPath::default(), request).await
+    serve(shared, CallerProtocol::Responses, InPath::default(), request).await
 }
 
 async fn messages(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    relay::serve(shared, CallerProtocol::Messages, InPath::default(), request).await
+    serve(shared, CallerProtocol::Messages, InPath::default(), request).await
 }
 
 /// Gemini's protocol names the model and what to do with it in the path: `models/gemini-3-pro:generateContent`.
@@ -67,8 +79,8 @@ async fn generate_content(
         as_array: streaming == Streaming::Stream && !as_events,
     };
     match action {
-        "generateContent" => relay::serve(shared, protocol, in_path(Streaming::Whole), request).await,
-        "streamGenerateContent" => relay::serve(shared, protocol, in_path(Streaming::Stream), request).await,
+        "generateContent" => serve(shared, protocol, in_path(Streaming::Whole), request).await,
+        "streamGenerateContent" => serve(shared, protocol, in_path(Streaming::Stream), request).await,
         "countTokens" => count::gemini(shared, model.to_owned(), request).await,
         _ => no_such_path(request.uri()).answer(protocol, ""),
     }

@@ -10,7 +10,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioTimer;
@@ -180,17 +180,27 @@ fn no_streams(origin: &Origin) -> TransportError {
 
 /// Ends a driver when the pool says so or when its connection has been idle for too long.
 struct Watch<'a> {
+    end: &'a CancellationToken,
     cancelled: Pin<Box<WaitForCancellationFuture<'a>>>,
     idle: Pin<Box<Sleep>>,
+    /// Who is woken by both: while it is the same task, as it nearly always is, a look at each is enough.
+    waker: Option<Waker>,
 }
 
 impl<'a> Watch<'a> {
     fn new(end: &'a CancellationToken, origin: &Origin) -> Self {
         let idle = sleep_until(crate::pool::now() + origin.shared().idle_timeout);
-        Self { cancelled: Box::pin(end.cancelled()), idle: Box::pin(idle) }
+        Self { end, cancelled: Box::pin(end.cancelled()), idle: Box::pin(idle), waker: None }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, origin: &Origin, id: u64) -> Poll<()> {
+        let is_known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_known && !self.idle.is_elapsed() && !self.end.is_cancelled() {
+            return Poll::Pending;
+        }
+        if !is_known {
+            self.waker = Some(cx.waker().clone());
+        }
         if self.cancelled.as_mut().poll(cx).is_ready() {
             return Poll::Ready(());
         }

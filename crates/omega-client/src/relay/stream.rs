@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use omega_policy::Usage;
+use omega_policy::{Timestamp, Usage};
 use omega_protocol::{ChatRequest, StreamOptions, StreamWriter};
 use secrecy::SecretString;
 
@@ -174,6 +174,14 @@ impl RelayStream {
     /// How often another target went on after a break.
     pub fn continued(&self) -> u32 {
         self.continued
+    }
+
+    /// When something came of it last, since an origin that the client's clock chose; `None` while nobody writes it.
+    pub fn heard(&self) -> Option<Duration> {
+        match &self.state {
+            State::Flowing(flow) => Some(flow.read_at().saturating_since(Timestamp::ZERO)),
+            _ => None,
+        }
     }
 
     /// The next bytes; `None` after the end.

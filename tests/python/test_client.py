@@ -6,6 +6,7 @@ import asyncio
 import copy
 import dataclasses
 import json
+import math
 import pickle
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,10 @@ async def test_messages_come_in_many_forms(llm: UnifiedLLMClient, emulator: Emul
     assert emulator.requests[-1]["status"] == 200
 
 
-@pytest.mark.parametrize("messages", [3, {"role": "user"}, [object()], [{"role": "user", "content": float("nan")}]])
+@pytest.mark.parametrize(
+    "messages",
+    [3, b"hi", {"role": "user"}, [object()], [{"role": "user", "content": b"hi"}], [{"content": float("nan")}]],
+)
 async def test_what_cannot_be_sent_is_refused_at_once(llm: UnifiedLLMClient, messages: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         await llm.chat(messages)
@@ -238,6 +242,33 @@ async def test_deadlines(emulator: Emulator) -> None:
     with pytest.raises(DeadlineExceededError) as caught:
         await llm.chat("hi", timeout=0.2)
     assert caught.value.origin == "local"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"openai_api_key": 3}, "the key of openai is text, not of the type int"),
+        ({"config": [1]}, "config is a file's path or a dictionary, not of the type list"),
+        ({"max_retries": "3"}, "max_retries is a whole number, not of the type str"),
+        ({"base_urls": {"openai": 3}}, "the base URL of openai is text"),
+        ({"base_urls": "http://x"}, "base_urls is a dictionary by name"),
+        ({"fallbacks": [3]}, "each of fallbacks is a model's name"),
+        ({"enable_rate_limiting": "no"}, "enable_rate_limiting is True or False"),
+    ],
+)
+def test_arguments_of_a_wrong_type_are_named(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        UnifiedLLMClient(**wrong)
+
+
+async def test_a_result_travels(llm: UnifiedLLMClient) -> None:
+    result = await llm.chat("hi", timeout=math.inf, max_wait=math.inf)
+    copied = pickle.loads(pickle.dumps(result))
+    assert copied.to_dict() == result.to_dict()
+    assert (copied.provider, copied.model, copied.text) == (result.provider, result.model, result.text)
+    assert copied.attempts == []
+    assert copy.copy(result) is result
+    assert copy.deepcopy({"a": result})["a"] is result
 
 
 def test_what_is_configured_wrongly_says_where(tmp_path: Path) -> None:

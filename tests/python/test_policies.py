@@ -255,6 +255,13 @@ async def test_a_permit_that_is_dropped_goes_back() -> None:
     assert limiter.stats()["concurrent_requests"] == 0
 
 
+def test_fewer_than_no_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="tokens is 0 or more; -1 is not"):
+        RateLimiter().acquire(tokens=-1)
+    with pytest.raises(ValueError, match="tokens is 0 or more; -1 is not"):
+        RateLimiter().acquire_sync(tokens=-1)
+
+
 @pytest.mark.parametrize("wrong", ["max_requests_per_minute", "max_tokens_per_minute", "max_concurrent_requests"])
 def test_a_limit_is_at_least_one(wrong: str) -> None:
     with pytest.raises(ValueError, match="at least 1"):
@@ -270,6 +277,7 @@ def test_backoff_follows_the_formula() -> None:
     assert all(0 <= Backoff(jitter="full").delay(3) <= 8 for _ in range(50))
     delays = Backoff(0.5, 3, 3, jitter=False).delays()
     assert [next(delays) for _ in range(4)] == [0.5, 1.5, 3, 3]
+    assert repr(exact) == "Backoff(base_delay=1, max_delay=60, exponential_base=2, jitter='none')"
     for wrong in [{"exponential_base": 0.5}, {"base_delay": -1}, {"jitter": "wild"}, {"max_delay": float("nan")}]:
         with pytest.raises(ValueError):
             Backoff(**wrong)  # type: ignore[arg-type]

@@ -1,5 +1,7 @@
 //! What a call gives back: the answer, the pieces of a stream, what they cost and what was tried.
 
+use std::time::Duration;
+
 use omega_client::{Answer, AttemptOutcome, ChatResponse, FinishReason};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -37,6 +39,9 @@ impl ChatResult {
 }
 
 dictionary!(ChatResult);
+
+/// A result for pickle: the answer in JSON, who gave it, the model asked for, seconds in the queue.
+type Written = (String, String, String, f64);
 
 #[pymethods]
 impl ChatResult {
@@ -99,6 +104,32 @@ impl ChatResult {
     #[getter]
     fn queued(&self) -> f64 {
         self.answer.queued.as_secs_f64()
+    }
+
+    /// For pickle: what `__reduce__` wrote down.
+    #[staticmethod]
+    fn _load(answer: &str, provider: String, model: String, queued: f64) -> PyResult<Self> {
+        let wrong = |text: String| pyo3::exceptions::PyValueError::new_err(text);
+        let response = serde_json::from_str(answer).map_err(|error| wrong(error.to_string()))?;
+        let queued = Duration::try_from_secs_f64(queued).map_err(|error| wrong(error.to_string()))?;
+        Ok(Self::from(Answer { response, provider, model, attempts: Vec::new(), queued }))
+    }
+
+    /// For other processes and caches. The attempts stay behind.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Written)> {
+        let this = slf.get();
+        let Answer { provider, model, queued, .. } = &this.answer;
+        let written = (this.to_json(), provider.clone(), model.clone(), queued.as_secs_f64());
+        Ok((slf.get_type().getattr("_load")?, written))
+    }
+
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// Nothing in it can be changed.
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
     }
 
     fn __str__(&self) -> &str {

@@ -104,8 +104,14 @@ fn call_with(options: Options) -> PyResult<ChatCall> {
     Ok(call)
 }
 
-/// Seconds, as Python counts them.
+/// In place of a time without end: further off than anything that runs.
+const WITHOUT_END: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Seconds, as Python counts them. Infinity is a time without end.
 pub(crate) fn duration(name: &str, seconds: f64) -> PyResult<Duration> {
+    if seconds == f64::INFINITY {
+        return Ok(WITHOUT_END);
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         PyValueError::new_err(format!("{name} is a number of seconds, 0 or more; {seconds} is not"))
     })

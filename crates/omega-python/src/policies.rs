@@ -1,12 +1,10 @@
 //! The policies by themselves, for code that calls no language model.
 
-use std::sync::Mutex;
-use std::time::Duration;
-
 use futures_util::FutureExt as _;
 use omega_client::{BreakerSettings, Chance, CircuitPass as Trial, GateLimits, Jitter, Pass, TokenUsage};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use std::sync::Mutex;
 
 use crate::client::{duration, priority};
 use crate::dictionary::plain;
@@ -203,11 +201,7 @@ type Entering = std::pin::Pin<Box<dyn Future<Output = Result<Pass, omega_client:
 impl Gate {
     fn entering(&self, tokens: u64, max_wait: f64, urgency: Option<&str>) -> PyResult<Entering> {
         let (gate, priority) = (self.0.clone(), priority(urgency)?);
-        // Without end, for whoever says so.
-        let max_wait = match max_wait == f64::INFINITY {
-            true => Duration::from_secs(100 * 365 * 24 * 3600),
-            false => duration("max_wait", max_wait)?,
-        };
+        let max_wait = duration("max_wait", max_wait)?;
         Ok(Box::pin(async move { gate.enter(tokens, Some(0), priority, max_wait).await }))
     }
 }
@@ -253,6 +247,15 @@ impl Backoff {
         let base_delay = duration("base_delay", base_delay)?;
         let max_delay = duration("max_delay", max_delay)?;
         Ok(Self(omega_client::Backoff { base_delay, max_delay, exponential_base, jitter }))
+    }
+
+    fn __repr__(&self) -> String {
+        let omega_client::Backoff { base_delay, max_delay, exponential_base, jitter } = &self.0;
+        let (base, max) = (base_delay.as_secs_f64(), max_delay.as_secs_f64());
+        let jitter = format!("{jitter:?}").to_lowercase();
+        format!(
+            "Backoff(base_delay={base}, max_delay={max}, exponential_base={exponential_base}, jitter='{jitter}')"
+        )
     }
 
     /// Seconds before a retry, counted from 0.

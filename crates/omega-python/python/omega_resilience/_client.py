@@ -236,6 +236,21 @@ class UnifiedLLMClient:
         tenant_weights: Mapping[str, int] | None = None,
         on_event: Callable[[dict[str, Any]], object] | None = None,
     ) -> None:
+        _must_be("preferred_model", preferred_model, str, "a model's name")
+        _must_be("enable_circuit_breaker", enable_circuit_breaker, bool, "True or False")
+        _must_be("enable_rate_limiting", enable_rate_limiting, bool, "True or False")
+        _must_be("max_retries", max_retries, int, "a whole number")
+        _must_be("timeout", timeout, (int, float), "a number of seconds")
+        _must_be("config", config, (str, os.PathLike, Mapping), "a file's path or a dictionary")
+        _must_be("state", state, str, "an address such as 'memory'")
+        for name, mapping in {
+            "api_keys": api_keys,
+            "base_urls": base_urls,
+            "providers": providers,
+            "settings": settings,
+            "tenant_weights": tenant_weights,
+        }.items():
+            _must_be(name, mapping, Mapping, "a dictionary by name")
         keys = dict(api_keys or {})
         named = {
             "openai": openai_api_key,
@@ -244,6 +259,10 @@ class UnifiedLLMClient:
             "grok": grok_api_key if grok_api_key is not None else xai_api_key,
         }
         keys.update((provider, key) for provider, key in named.items() if key is not None)
+        for provider, key in keys.items():
+            _must_be(f"the key of {provider}", key, str, "text")
+        for provider, url in (base_urls or {}).items():
+            _must_be(f"the base URL of {provider}", url, str, "text")
         paths = {path: _setting(value) for path, value in (settings or {}).items()}
         if state is not None:
             paths["state"] = state
@@ -359,7 +378,7 @@ class UnifiedLLMClient:
             max_tokens: The longest answer, in tokens. 1 or more.
             stream: Return a `ChatStream`, once its content has begun, in place of a `ChatResult`.
             fallbacks: Models to turn to, in order, in place of the configured ones. Empty: none.
-            timeout: Seconds the call may take in all.
+            timeout: Seconds the call may take in all; ``math.inf``: any number.
             priority: While calls wait for quota, those of a higher priority go first. Default ``normal``.
             tenant: Whose it is. While calls wait for quota, tenants are served in equal parts.
             max_wait: Seconds its first admission may take. 0: never wait for quota.
@@ -536,7 +555,16 @@ def _options(
 def _names(argument: str, names: Iterable[str]) -> list[str]:
     if isinstance(names, str):
         raise TypeError(f"{argument} is a list of models, not one string")
-    return list(names)
+    listed = list(names)
+    for name in listed:
+        _must_be(f"each of {argument}", name, str, "a model's name")
+    return listed
+
+
+def _must_be(name: str, value: object, kind: type | tuple[type, ...], words: str) -> None:
+    """Refuses what is given and of another type. What it is, is not shown: it may be a secret."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} is {words}, not of the type {type(value).__name__}")
 
 
 def _setting(value: Any) -> str:

@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, (bytes, bytearray, memoryview)):
         return list(value)
     raise TypeError(
         f"{type(value).__name__} cannot be sent: give a dict, a pydantic model, a dataclass or a plain value"
@@ -78,7 +78,7 @@ def request(messages: Any, model: str | None, fields: dict[str, Any]) -> str:
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     elif not isinstance(messages, (list, tuple)):
-        if isinstance(messages, Mapping) or not isinstance(messages, Iterable):
+        if isinstance(messages, (Mapping, bytes, bytearray)) or not isinstance(messages, Iterable):
             raise TypeError("messages is a list of messages, or a string")
         messages = list(messages)
     body: dict[str, Any] = {"model": model or "", "messages": messages}

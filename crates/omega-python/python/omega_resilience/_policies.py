@@ -294,20 +294,21 @@ class RateLimiter:
 
         Args:
             tokens: What the call will use, as far as is known.
-            max_wait: Seconds it may wait; 0: not at all. Default: the limiter's.
+            max_wait: Seconds it may wait; 0: not at all; ``math.inf``: as long as it takes. Default: the limiter's.
             priority: Who goes first while several wait. Default ``normal``.
 
         Raises:
             RateLimitExceededError: Its turn would come too late, or never; ``retry_after`` says when. Raised at once.
         """
+        if tokens < 0:
+            raise ValueError(f"tokens is 0 or more; {tokens} is not")
         return _Acquisition(self, (tokens, self.max_wait if max_wait is None else max_wait, priority))
 
     def acquire_sync(
         self, tokens: int = 0, *, max_wait: float | None = None, priority: Priority | None = None
     ) -> Permit:
         """The same, waited for here. See `acquire`."""
-        wait = self.max_wait if max_wait is None else max_wait
-        permit = Permit(self, self._gate.enter_here(tokens, wait, priority))
+        permit = self.acquire(tokens, max_wait=max_wait, priority=priority).__enter__()
         self._held[permit._pass] = permit
         return permit
 
@@ -356,6 +357,9 @@ class Backoff:
     ) -> None:
         name = jitter if isinstance(jitter, str) else ("proportional" if jitter else "none")
         self._backoff = _omega.Backoff(base_delay, max_delay, exponential_base, name)
+
+    def __repr__(self) -> str:
+        return repr(self._backoff)
 
     def delay(self, attempt: int, previous: float = 0.0) -> float:
         """Seconds before a retry.

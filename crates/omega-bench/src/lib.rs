@@ -4,6 +4,7 @@
 //! a request limit, a token limit, a concurrency cap and a circuit breaker, then report that it succeeded with 120.
 //! (So few because governor counts in 32 bits per second: at 1,500 its quota would run out in the middle of a run.)
 
+pub mod fleet;
 pub mod gateway;
 
 use std::time::Duration;

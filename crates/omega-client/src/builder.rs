@@ -16,6 +16,7 @@ use crate::clock::{Clock, Dice, SystemClock};
 use crate::error::{Error, ErrorKind};
 use crate::events::Events;
 use crate::registry::Registry;
+use crate::store::{SharedStore, Sharing};
 use crate::telemetry;
 use crate::tenants::Tenants;
 
@@ -33,6 +34,7 @@ pub struct Builder {
     clock: Option<Arc<dyn Clock>>,
     seed: Option<u64>,
     tenant_weights: Vec<(String, u32)>,
+    store: Option<Arc<dyn SharedStore>>,
 }
 
 /// A configuration that was made elsewhere: a [`Loaded`] or a [`Config`].
@@ -62,6 +64,12 @@ impl Builder {
     /// See [`Call::tenant`](crate::Call::tenant). 0 is read as 1.
     pub fn tenant_weight(mut self, name: impl Into<String>, weight: u32) -> Self {
         self.tenant_weights.push((name.into(), weight));
+        self
+    }
+
+    /// Shares limits, pauses and circuits through a store of one's own, whatever `state` says.
+    pub fn store(mut self, store: Arc<dyn SharedStore>) -> Self {
+        self.store = Some(store);
         self
     }
 
@@ -217,6 +225,7 @@ impl Builder {
             clock,
             seed,
             tenant_weights,
+            store,
         } = self;
         let loaded = match given {
             Some(given) => overlaid(*given.0, arguments)?,
@@ -225,7 +234,8 @@ impl Builder {
         let config = &loaded.config;
         let clock = clock.unwrap_or_else(|| Arc::new(SystemClock::new()));
         let (subscribers, _) = broadcast::channel(Events::CAPACITY);
-        let registry = Registry::new(config, &clock, &subscribers)?;
+        let sharing = Sharing::of(config, store)?;
+        let registry = Registry::new(config, &clock, &subscribers, sharing.as_ref())?;
         every_model_is_served(config, &registry)?;
         let counter = counter(&config.estimates)?;
         let (transport, pool) = match transport {
@@ -250,6 +260,7 @@ impl Builder {
             clock,
             dice: Dice::new(seed),
             subscribers,
+            sharing,
             calls: Arc::default(),
             hedges: Arc::default(),
             tenants,

@@ -1,5 +1,6 @@
 //! [`UnifiedLLMClient`]: the calls a user makes. No loops here; each call becomes a plan for the driver.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::relay::{
     Terms, Vectors,
 };
 use crate::stats::{self, ResilienceStats};
+use crate::store::{FleetReport, Sharing, StoreError};
 use crate::streams::{ChatStream, ResponsesStream};
 use crate::tenants::Tenants;
 
@@ -65,6 +67,8 @@ pub(crate) struct Inner {
     /// Estimates what a request makes its model read.
     pub(crate) counter: TokenCounter,
     pub(crate) subscribers: broadcast::Sender<ClientEvent>,
+    /// Where limits are shared with other processes.
+    pub(crate) sharing: Option<Sharing>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) hedges: Arc<HedgeBudget>,
     pub(crate) tenants: Arc<Tenants>,
@@ -208,6 +212,22 @@ impl UnifiedLLMClient {
     /// How every provider is doing. Serialises to the specification's dictionary.
     pub fn resilience_stats(&self) -> ResilienceStats {
         stats::collect(&self.inner)
+    }
+
+    /// Everybody who shares each provider's limits, as the store has it: who is there, who holds what, what is left. Empty
+    /// where nothing is shared, and without providers that nobody has called for a while.
+    ///
+    /// # Errors
+    /// The store did not answer.
+    pub async fn fleet(&self) -> Result<BTreeMap<String, FleetReport>, StoreError> {
+        let mut reports = BTreeMap::new();
+        for member in self.inner.registry.members() {
+            let Some(keeper) = member.scope.keeper() else { continue };
+            if let Some(report) = keeper.report().await? {
+                reports.insert(member.name.to_string(), report);
+            }
+        }
+        Ok(reports)
     }
 
     /// Closes a provider's circuit by hand and forgets its failures.

@@ -51,11 +51,16 @@ pub struct Pass {
 }
 
 impl UnifiedLLMClient {
-    /// A gate on this client's clock.
+    /// A gate on this client's clock. Where limits are shared with other processes, so are those of gates of one name.
     ///
     /// - `name`: whose it is, for messages: `key team-a`.
     pub fn gate(&self, name: &str, limits: &GateLimits) -> Gate {
-        Gate::new(Arc::clone(&self.inner.clock), self.inner.subscribers.clone(), name, limits, "keys")
+        let (clock, subscribers) = (Arc::clone(&self.inner.clock), self.inner.subscribers.clone());
+        let gate = Gate::new(clock, subscribers, name, limits, "keys");
+        if let Some(sharing) = &self.inner.sharing {
+            sharing.share(&gate.scope, format!("gate:{name}"));
+        }
+        gate
     }
 }
 

@@ -46,6 +46,7 @@ mod reload;
 mod scope;
 mod send;
 mod stats;
+mod store;
 mod streams;
 mod sync;
 mod telemetry;
@@ -64,16 +65,17 @@ pub use gate::{Gate, GateLimits, Pass};
 pub use relay::{Counted, RelayEmbeddings, RelayRequest, RelayStream, Relayed, RelayedAnswer};
 pub use stats::{
     CallDetails, CircuitBreakerStats, Details, PoolDetails, ProviderDetails, RateLimiterStats,
-    ResilienceStats,
+    ResilienceStats, SharedDetails,
 };
+pub use store::{FleetReport, SharedStore, StoreError, WireGrant, WireRequest};
 pub use streams::{ChatStream, ResponsesStream};
 pub use telemetry::LOG_TARGET;
 
 // What a caller needs to write a request and read an answer, so that one crate in `Cargo.toml` is enough.
 pub use omega_config::{Config, Environment, FileChoice, Loaded, Sources};
 pub use omega_policy::{
-    Backoff, BreakerConfig as BreakerSettings, BreakerState, Chance, FailureKind, FailureRate, Jitter,
-    Priority, Usage as TokenUsage,
+    Backoff, BreakerConfig as BreakerSettings, BreakerState, Chance, FailureKind, FailureRate, Holder,
+    Jitter, Ledger, Priority, Usage as TokenUsage,
 };
 pub use omega_protocol::{
     CallerError, CallerProtocol, ChatChunk, ChatRequest, ChatResponse, Content, ContentPart,

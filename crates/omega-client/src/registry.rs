@@ -19,6 +19,7 @@ use crate::error::UNKNOWN_MODEL;
 use crate::events::ClientEvent;
 use crate::relay::is_native;
 use crate::scope::Scope;
+use crate::store::{Sharing, account};
 use crate::telemetry::one_line;
 use crate::{Error, ErrorKind};
 
@@ -167,8 +168,9 @@ impl Registry {
         config: &Config,
         clock: &Arc<dyn Clock>,
         subscribers: &broadcast::Sender<ClientEvent>,
+        sharing: Option<&Sharing>,
     ) -> Result<Self, Error> {
-        Self::beside(None, config, clock, subscribers)
+        Self::beside(None, config, clock, subscribers, sharing)
     }
 
     /// The providers of another configuration. Those that were there before keep their layers, which are not changed by
@@ -178,6 +180,7 @@ impl Registry {
         config: &Config,
         clock: &Arc<dyn Clock>,
         subscribers: &broadcast::Sender<ClientEvent>,
+        sharing: Option<&Sharing>,
     ) -> Result<Self, Error> {
         let now = clock.now();
         let member = |settings: &ProviderSettings| {
@@ -190,7 +193,12 @@ impl Registry {
                 before.and_then(|before| before.members.iter().find(|known| *known.name == *settings.name));
             let scope = known.map(|known| Arc::clone(&known.scope)).unwrap_or_else(|| {
                 let (pipeline, models) = pipeline(config, settings, now);
-                Scope::new(&settings.name, pipeline, models, Arc::clone(clock), subscribers.clone())
+                let scope =
+                    Scope::new(&settings.name, pipeline, models, Arc::clone(clock), subscribers.clone());
+                if let Some(sharing) = sharing {
+                    sharing.share(&scope, account_of(settings));
+                }
+                scope
             });
             Ok(Arc::new(Member {
                 name: Arc::clone(&scope.name),
@@ -324,6 +332,12 @@ fn pipeline(config: &Config, settings: &ProviderSettings, now: Timestamp) -> (Pi
     (pipeline, models)
 }
 
+/// Whose quota a provider's calls spend: of the same key at the same address.
+fn account_of(settings: &ProviderSettings) -> String {
+    let key = settings.api_key.as_ref().map_or("", |key| key.expose_secret().trim());
+    account(&settings.name, &[settings.base_url.as_deref().unwrap_or(""), key])
+}
+
 /// Everything of a provider's settings that must be shown nowhere.
 fn secrets(settings: &ProviderSettings) -> Vec<SecretString> {
     let headers = settings.headers.iter().map(|(_, value)| value);
@@ -433,7 +447,8 @@ mod tests {
         let loaded =
             Config::load(&Sources { file, ..Sources::default() }).expect("the configuration is valid");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        Registry::new(&loaded.config, &clock, &broadcast::channel(1).0).expect("the providers are valid")
+        Registry::new(&loaded.config, &clock, &broadcast::channel(1).0, None)
+            .expect("the providers are valid")
     }
 
     fn served(registry: &Registry, model: &str) -> (String, String) {

@@ -7,7 +7,7 @@ use omega_transport::{HttpTransport, TransportConfig};
 
 use crate::builder::{connecting, counter, every_model_is_served, refused, weigh_tenants};
 use crate::client::{Inner, UnifiedLLMClient};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::registry::Registry;
 
 impl UnifiedLLMClient {
@@ -22,7 +22,14 @@ impl UnifiedLLMClient {
     pub fn reconfigured(&self, loaded: Loaded) -> Result<Self, Error> {
         let before = &*self.inner;
         let config = &loaded.config;
-        let registry = Registry::beside(Some(&before.registry), config, &before.clock, &before.subscribers)?;
+        if config.state != before.loaded.config.state {
+            let message =
+                "`state` cannot change while it is in use: what is spent and held would be lost; restart";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        let (clock, subscribers) = (&before.clock, &before.subscribers);
+        let sharing = before.sharing.as_ref();
+        let registry = Registry::beside(Some(&before.registry), config, clock, subscribers, sharing)?;
         every_model_is_served(config, &registry)?;
         let counter = counter(&config.estimates)?;
         let trusts_the_same = config.tls == before.loaded.config.tls;
@@ -50,6 +57,7 @@ impl UnifiedLLMClient {
             clock: Arc::clone(&before.clock),
             dice: crate::clock::Dice::new(Some(before.dice.word())),
             subscribers: before.subscribers.clone(),
+            sharing: before.sharing.clone(),
             calls: Arc::clone(&before.calls),
             hedges: Arc::clone(&before.hedges),
             tenants: Arc::clone(&before.tenants),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{self, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -26,12 +26,14 @@ use crate::sync::{AtomicU64, Mutex, MutexGuard};
 use crate::telemetry;
 
 pub(crate) use held::Held;
+pub(crate) use keeper::Keeper;
 pub(crate) use place::Place;
 use state::{Noted, State, WORTH_WAKING};
 
 #[cfg(all(test, omega_loom))]
 mod handover;
 mod held;
+mod keeper;
 mod place;
 #[cfg(all(test, omega_shuttle))]
 mod schedules;
@@ -50,6 +52,8 @@ pub(crate) struct Scope {
     shut_until: AtomicU64,
     in_flight: AtomicU64,
     subscribers: broadcast::Sender<ClientEvent>,
+    /// The link to other processes that share its limits.
+    keeper: OnceLock<Arc<Keeper>>,
     pub(crate) counters: Counters,
 }
 
@@ -121,6 +125,7 @@ impl Scope {
             shut_until: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             subscribers,
+            keeper: OnceLock::new(),
             counters: Counters::default(),
         })
     }
@@ -264,7 +269,7 @@ impl Scope {
         closed(None) && closed(Some(model))
     }
 
-    pub(crate) fn reset_circuit(&self) {
+    pub(crate) fn reset_circuit(self: &Arc<Self>) {
         let now = self.clock.now();
         self.decide(now, |state| {
             state.pipeline.reset_circuit(now);
@@ -275,7 +280,7 @@ impl Scope {
 
     /// Goes on under another configuration; whoever can go now is woken.
     pub(crate) fn reconfigure(
-        &self,
+        self: &Arc<Self>,
         config: PipelineConfig,
         limits: Vec<(&str, ModelLimits)>,
         now: Timestamp,
@@ -307,23 +312,42 @@ impl Scope {
         (self.in_flight.load(Ordering::Relaxed), state.waiting.len() + state.served.len())
     }
 
-    /// One decision. See the module's documentation.
-    fn decide<R>(&self, now: Timestamp, decision: impl FnOnce(&mut State) -> R) -> R {
+    /// One decision, after which the store may have to be asked. See the module's documentation.
+    fn decide<R>(self: &Arc<Self>, now: Timestamp, decision: impl FnOnce(&mut State) -> R) -> R {
+        let (decided, due) = self.decide_and(now, decision, |state| self.lease_due(state, now));
+        if due {
+            self.nudge_keeper();
+        }
+        decided
+    }
+
+    /// The same for the task that asks it.
+    fn decide_quietly<R>(&self, now: Timestamp, decision: impl FnOnce(&mut State) -> R) -> R {
+        self.decide_and(now, decision, |_| ()).0
+    }
+
+    fn decide_and<R, D>(
+        &self,
+        now: Timestamp,
+        decision: impl FnOnce(&mut State) -> R,
+        look: impl FnOnce(&State) -> D,
+    ) -> (R, D) {
         // Declared before the lock is taken, so that a permit in it is never given back under the lock.
         let decided;
-        let (wakes, discarded, tell) = {
+        let (wakes, discarded, tell, looked) = {
             let mut state = self.lock();
             decided = decision(&mut state);
             state.advance(now);
             let tell = state.note_events(&self.shut_until);
-            (std::mem::take(&mut state.wakes), std::mem::take(&mut state.discarded), tell)
+            let looked = look(&state);
+            (std::mem::take(&mut state.wakes), std::mem::take(&mut state.discarded), tell, looked)
         };
         wakes.into_iter().for_each(Waker::wake);
         drop(discarded);
         if tell {
             self.tell();
         }
-        decided
+        (decided, looked)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -427,6 +451,13 @@ impl Scope {
             // An error says that the last subscriber left just now.
             let _ = self.subscribers.send(event());
         }
+    }
+}
+
+/// What it has leased goes back.
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.say_farewell();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use omega_policy::{BreakerState, BreakerStats, LimiterStats, Timestamp};
+use omega_policy::{BreakerState, BreakerStats, LeaseStats, LimiterStats, Timestamp};
 use serde::{Serialize, Serializer};
 
 use crate::client::Inner;
@@ -134,8 +134,26 @@ pub struct ProviderDetails {
     pub observed_max_requests_per_minute: Option<u64>,
     /// The largest token limit its headers showed, per minute.
     pub observed_max_tokens_per_minute: Option<u64>,
+    /// How it stands with the processes that share its limits, if any do.
+    pub shared: Option<SharedDetails>,
     /// Why it cannot be called at all, if so: no key, no address.
     pub unusable: Option<String>,
+}
+
+/// One provider's limits as several processes share them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SharedDetails {
+    /// `shared`: the store is asked; `away`: it is out of reach, and this process goes on with its share; `idle`: there is
+    /// nothing to ask.
+    pub standing: &'static str,
+    /// Processes that share the limits, by the last answer; 0: there was none.
+    pub processes: u32,
+    /// This process's share when the store is out of reach, in percent.
+    pub share_percent: u32,
+    /// Questions to the store.
+    pub exchanges_total: u64,
+    /// Of these, not answered in time.
+    pub lost_total: u64,
 }
 
 /// The connections of all providers together.
@@ -220,11 +238,26 @@ fn add(all: &mut ResilienceStats, inner: &Inner, member: &Member) {
             max_concurrent_now: limiter.max_concurrent_now,
             observed_max_requests_per_minute: limiter.observed_limits.0,
             observed_max_tokens_per_minute: limiter.observed_limits.1,
+            shared: stats.lease.map(shared),
             unusable: member.endpoint().err().map(str::to_owned),
         },
     );
     all.circuit_breakers.insert(name.clone(), circuit(&name, &breaker, &*inner.clock));
     all.rate_limiters.insert(name, of_limiter(&limiter));
+}
+
+fn shared(lease: LeaseStats) -> SharedDetails {
+    SharedDetails {
+        standing: match (lease.is_joined, lease.is_away) {
+            (true, _) => "shared",
+            (_, true) => "away",
+            _ => "idle",
+        },
+        processes: lease.members,
+        share_percent: (lease.share * 100.0).round() as u32,
+        exchanges_total: lease.exchanges,
+        lost_total: lease.lost,
+    }
 }
 
 /// A circuit by itself.

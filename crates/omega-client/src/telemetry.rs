@@ -84,6 +84,17 @@ pub(crate) fn circuit_closed(circuit: &str) {
     info!(target: LOG_TARGET, "✅ Circuit '{circuit}' CLOSED (recovered)");
 }
 
+/// Other processes cannot be heard of: `share` of the limits from now on.
+pub(crate) fn store_lost(provider: &str, share: f64, why: &str) {
+    let why = one_line(why);
+    warn!(target: LOG_TARGET, "🔌 Shared state of {provider} is out of reach ({why}): going on with {:.1}% of its limits", share * 100.0);
+}
+
+/// They can again.
+pub(crate) fn store_joined(provider: &str, processes: u32) {
+    info!(target: LOG_TARGET, "🔗 Shared state of {provider} is back: {processes} processes share its limits");
+}
+
 /// An episode of limiting begins. What ran out decides which number helps.
 pub(crate) fn limit_hit(provider: &str, dimension: Dimension, requests: u64, tokens: u64, in_flight: u64) {
     match dimension {

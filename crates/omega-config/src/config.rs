@@ -17,6 +17,7 @@ use crate::callers::CallerKey;
 use crate::gateway::GatewaySettings;
 use crate::preset::Preset;
 use crate::provider::{BUILT_IN, ProviderSettings};
+use crate::state::State;
 
 /// The merged configuration. Its `Debug` shows no key, header value or proxy password.
 #[derive(Clone, Debug)]
@@ -90,7 +91,7 @@ impl Default for Config {
             estimates: Estimates::default(),
             tls: TlsSettings::default(),
             proxy: ProxySettings::default(),
-            state: State::Memory,
+            state: State::default(),
             gateway: GatewaySettings::default(),
             keys: Vec::new(),
             aliases: BTreeMap::new(),
@@ -270,13 +271,4 @@ pub struct ProxySettings {
     pub all: Option<SecretString>,
     /// `NO_PROXY` or `no_proxy`: hosts that are reached directly.
     pub no: Option<String>,
-}
-
-/// Where limits and breakers live.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum State {
-    /// In this process.
-    #[default]
-    Memory,
 }

@@ -23,6 +23,7 @@ mod provider;
 mod reference;
 mod rules;
 mod schema;
+mod state;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -33,8 +34,7 @@ mod yaml;
 pub use arguments::Arguments;
 pub use callers::{CallerKey, HASH_SCHEME};
 pub use config::{
-    Config, Estimates, HedgingSettings, OnStreamBreak, ProxySettings, State, StreamClocks, TlsSettings,
-    Tokenizer,
+    Config, Estimates, HedgingSettings, OnStreamBreak, ProxySettings, StreamClocks, TlsSettings, Tokenizer,
 };
 pub use environment::Environment;
 pub use error::{ConfigError, Problem};
@@ -47,3 +47,4 @@ pub use omega_protocol::Dialect;
 pub use preset::Preset;
 pub use provider::{ProviderSettings, Tier};
 pub use schema::schema;
+pub use state::{State, StoreAddress};

@@ -7,8 +7,9 @@ use crate::explain::shown;
 use crate::keys::{self, Key, Place};
 
 /// The heading and introduction of each section, in the order of the document.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 14] = [
     ("", "Top level"),
+    ("state", "state"),
     ("resilience", "resilience"),
     ("circuit_breaker", "circuit_breaker"),
     ("backoff", "backoff"),

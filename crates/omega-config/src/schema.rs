@@ -52,8 +52,16 @@ fn insert(parent: &mut Value, path: &[&str], leaf: Value) {
     let inner = &mut parent["properties"][*first];
     if inner.is_null() {
         *inner = section(&format!("The section `{first}`."));
+    } else if inner["type"] == json!(["string", "null"]) {
+        // A key that may also be a section, in which it is called `url`.
+        let mut below = section("The same with more keys.");
+        below["properties"]["url"] = inner.clone();
+        *inner = json!({"description": inner["description"], "default": inner["default"], "anyOf": [inner, below]});
     }
-    insert(inner, rest, leaf);
+    match inner.get("anyOf") {
+        Some(_) => insert(&mut inner["anyOf"][1], rest, leaf),
+        None => insert(inner, rest, leaf),
+    }
 }
 
 fn description_of_name(name: &str) -> &'static str {

@@ -74,8 +74,16 @@ impl Walk<'_> {
     /// One section: `pattern` is its path in the table, with `<provider>` and the like left in.
     fn section(&mut self, pattern: &str, place: &Place, entries: &[Entry]) {
         for entry in entries {
-            let inner = joined(pattern, &entry.key);
-            if let Some((row, key)) = keys::all().enumerate().find(|(_, key)| key.path == inner) {
+            // `state: …` and `state: {url: …}` say the same.
+            let inner = if pattern == "state" && entry.key == "url" {
+                "state".to_owned()
+            } else {
+                joined(pattern, &entry.key)
+            };
+            let opens = inner == "state" && pattern.is_empty() && matches!(entry.value.raw, Raw::Map(_));
+            if opens {
+                self.descend(&inner, place.clone(), entry);
+            } else if let Some((row, key)) = keys::all().enumerate().find(|(_, key)| key.path == inner) {
                 self.value(row, key, place, entry);
             } else if is_section(&inner) {
                 self.descend(&inner, place.clone(), entry);
@@ -141,7 +149,8 @@ impl Walk<'_> {
                 let wrong_with = if is_hash { keys::NO_HASH.to_owned() } else { refusal(key, &wrong) };
                 let message = format!("`{}`: {wrong_with}", key.path_at(place));
                 let at = wrong.at.unwrap_or((entry.value.line, entry.value.column));
-                let key_only = is_hash || matches!(key.kind, crate::value::Kind::Headers);
+                let key_only =
+                    is_hash || key.path == "state" || matches!(key.kind, crate::value::Kind::Headers);
                 self.problems.push(Problem::in_file(self.name, self.text, Some(at), key_only, message));
             }
         }

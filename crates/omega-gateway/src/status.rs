@@ -122,7 +122,7 @@ struct Now {
 /// A number of a provider's, with its name and help.
 type Row = (&'static str, &'static str, fn(&ProviderDetails) -> Option<u64>);
 
-const COUNTERS: [Row; 11] = [
+const COUNTERS: [Row; 13] = [
     ("omega_upstream_sent", "Attempts sent", |of| Some(of.sent_total)),
     ("omega_upstream_answered", "Attempts answered completely", |of| Some(of.answered_total)),
     ("omega_upstream_failed", "Attempts that failed", |of| Some(of.failed_total)),
@@ -134,9 +134,15 @@ const COUNTERS: [Row; 11] = [
     ("omega_limit_refused", "Calls the limits refused", |of| Some(of.limit_refused_total)),
     ("omega_circuit_refused", "Calls the circuit refused", |of| Some(of.circuit_refused_total)),
     ("omega_circuit_transitions", "Transitions of the circuit", |of| Some(of.transitions_total)),
+    ("omega_shared_exchanges", "Questions to the store of shared limits", |of| {
+        of.shared.as_ref().map(|shared| shared.exchanges_total)
+    }),
+    ("omega_shared_lost", "Of these, not answered in time", |of| {
+        of.shared.as_ref().map(|shared| shared.lost_total)
+    }),
 ];
 
-const GAUGES: [Row; 6] = [
+const GAUGES: [Row; 8] = [
     ("omega_upstream_in_flight", "Permits held by calls and streams", |of| Some(of.permits_in_flight)),
     ("omega_queued", "Calls waiting for quota", |of| Some(of.queued)),
     ("omega_retry_budget", "Retries the budget would allow now", |of| Some(of.budget_available)),
@@ -145,6 +151,12 @@ const GAUGES: [Row; 6] = [
     }),
     ("omega_burst_requests", "Requests that may be sent at once", |of| of.burst_requests),
     ("omega_burst_tokens", "Tokens that may be spent at once", |of| of.burst_tokens),
+    ("omega_shared_processes", "Processes that share the limits, by the store's last answer", |of| {
+        of.shared.as_ref().map(|shared| shared.processes.into())
+    }),
+    ("omega_shared_away", "1 while the store is out of reach and a share is gone on with", |of| {
+        of.shared.as_ref().map(|shared| u64::from(shared.standing == "away"))
+    }),
 ];
 
 impl Collector for Now {

@@ -19,10 +19,13 @@ pub use config::{
     BreakerConfig, BreakerMode, BreakerScope, BreakerState, BreakerStats, FailureRate, SlowFirstToken,
     TripReason,
 };
+use fleet::Permission;
+pub(crate) use fleet::Stand;
 pub(crate) use scope::Breakers;
 use window::RateWindow;
 
 mod config;
+mod fleet;
 mod reconfigure;
 mod scope;
 mod window;
@@ -157,6 +160,7 @@ pub(crate) struct CircuitBreaker {
     transitions: u64,
     refused: u64,
     late_results: u64,
+    permission: Permission,
 }
 
 impl CircuitBreaker {
@@ -177,6 +181,7 @@ impl CircuitBreaker {
             transitions: 0,
             refused: 0,
             late_results: 0,
+            permission: Permission::default(),
         }
     }
 
@@ -211,6 +216,10 @@ impl CircuitBreaker {
             // Nobody knows when the operator will change his mind; the usual period is when to ask again.
             (BreakerMode::ForcedOpen, _) => Gate::Shut(now + self.config.timeout.max(PROBE_RETRY)),
             (BreakerMode::Auto, State::Open { until, .. }) if now < *until => Gate::Shut(*until),
+            (BreakerMode::Auto, _) if self.awaits_permission(now) => match self.denied_until() {
+                until if now < until => Gate::Shut(until),
+                _ => Gate::Wait(now + PROBE_RETRY),
+            },
             (BreakerMode::Auto, State::HalfOpen { in_flight, deadline, .. })
                 if *in_flight >= self.slots() =>
             {
@@ -622,7 +631,7 @@ impl CircuitBreaker {
     }
 
     fn slots(&self) -> u32 {
-        self.config.half_open_max_calls.max(1)
+        self.max_probes().min(self.permission.probes.unwrap_or(u32::MAX))
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use crate::limiter::Moved;
 use crate::time::nanos;
 use crate::{HINT_MAX, Timestamp};
+use lease::Lease;
+pub(crate) use lease::Lent;
 
 /// Units in one token: the nanoseconds in a minute.
 const UNITS: i128 = 60_000_000_000;
@@ -50,6 +52,8 @@ const LAG_SHRINK: u64 = 256;
 pub(crate) struct TokenBucket {
     /// Tokens per minute, which is units per nanosecond.
     limit: u64,
+    /// What flows in by itself, or, into a bucket that is leased, may be expected to: the limit, or a share of it.
+    rate: u64,
     /// What may be taken, in units. Below zero: owed.
     level: i128,
     /// The depth it is believed to have, in units.
@@ -62,6 +66,8 @@ pub(crate) struct TokenBucket {
     lag: u64,
     /// The moment `level` is true of. Lies in the future when a pause keeps the bucket from filling.
     as_of: u64,
+    /// Of a bucket that fills by leases only.
+    lease: Option<Lease>,
 }
 
 impl TokenBucket {
@@ -74,8 +80,17 @@ impl TokenBucket {
         let depth = nanos(burst.saturating_sub(margin.min(burst / MARGIN_PART)));
         let deep = i128::from(limit) * i128::from(depth);
         let capacity = if limit == 0 { 0 } else { deep.max(UNITS) };
-        let mut bucket =
-            Self { limit, level: 0, capacity, depth: capacity, brim: 0, lag: LAG, as_of: now.as_nanos() };
+        let mut bucket = Self {
+            limit,
+            rate: limit,
+            level: 0,
+            capacity,
+            depth: capacity,
+            brim: 0,
+            lag: LAG,
+            as_of: now.as_nanos(),
+            lease: None,
+        };
         bucket.set_brim();
         bucket.level = bucket.brim;
         bucket
@@ -93,13 +108,17 @@ impl TokenBucket {
             return;
         }
         self.as_of = now.as_nanos();
+        if let Some(lease) = &mut self.lease {
+            self.level += lease.flow(self.limit, elapsed);
+            return;
+        }
         if self.capacity < self.depth {
             self.regrow(elapsed);
         }
         let brim = self.brim;
         if self.level < brim {
             // Both factors are below 2^64, so the product fits 128 unsigned bits; it is compared before it is signed.
-            let gained = u128::from(self.limit) * u128::from(elapsed);
+            let gained = u128::from(self.rate) * u128::from(elapsed);
             let room = (brim - self.level).unsigned_abs();
             self.level = if gained >= room { brim } else { self.level + gained as i128 };
         }
@@ -110,16 +129,21 @@ impl TokenBucket {
     /// What is deeper than the bucket goes when the bucket is full, and those behind it pay: otherwise a prompt larger
     /// than the burst, but well within the minute, could never be sent.
     pub(crate) fn fits(&self, amount: u64) -> bool {
-        self.level >= self.needed(amount) && (self.limit > 0 || amount == 0)
+        self.level >= self.needed(amount) && (self.rate > 0 || amount == 0)
     }
 
     /// Takes `amount`, whatever the level.
     pub(crate) fn take(&mut self, amount: u64) {
-        self.level = self.level.min(self.capacity).saturating_sub(units(amount));
+        let most = if self.lease.is_some() { self.level } else { self.capacity };
+        self.level = self.level.min(most).saturating_sub(units(amount));
     }
 
     /// Gives `amount` back; never above the depth.
     pub(crate) fn refund(&mut self, amount: u64) {
+        if self.lease.is_some() {
+            self.level = self.level.saturating_add(units(amount));
+            return;
+        }
         self.level = self.level.saturating_add(units(amount)).min(self.capacity.max(self.level));
     }
 
@@ -133,18 +157,21 @@ impl TokenBucket {
     /// The first moment at which `amount` could be taken, if nobody else takes any: rounded up to the nanosecond, so
     /// that whoever sleeps until then is served. `None`: never (a limit of zero).
     pub(crate) fn when_available(&self, amount: u64) -> Option<Timestamp> {
-        if self.limit == 0 && amount > 0 {
+        if self.rate == 0 && amount > 0 {
             return None;
         }
         let missing = self.needed(amount) - self.level;
-        if missing <= 0 || self.limit == 0 {
+        if missing <= 0 || self.rate == 0 {
             return Some(Timestamp::from_nanos(self.as_of));
+        }
+        if let Some(lease) = &self.lease {
+            return Some(Timestamp::from_nanos(self.as_of.saturating_add(lease.wait(self, missing, amount))));
         }
         let missing = missing.unsigned_abs();
         // Nearly always 64 bits suffice, and a 64-bit division is many times cheaper than a 128-bit one.
         let wait = match u64::try_from(missing) {
-            Ok(small) => small.div_ceil(self.limit),
-            Err(_) => u64::try_from(missing.div_ceil(u128::from(self.limit))).unwrap_or(u64::MAX),
+            Ok(small) => small.div_ceil(self.rate),
+            Err(_) => u64::try_from(missing.div_ceil(u128::from(self.rate))).unwrap_or(u64::MAX),
         };
         Some(Timestamp::from_nanos(self.as_of.saturating_add(wait)))
     }
@@ -157,6 +184,11 @@ impl TokenBucket {
             Keep::Seconds(seconds) => i128::from(self.limit) * i128::from(seconds) * 1_000_000_000,
         };
         self.level = self.level.min(most);
+        if let Some(lease) = &mut self.lease {
+            // What was granted is taken to be spent; the store hears that the rest is.
+            lease.drained(u64::try_from(most / UNITS).unwrap_or(u64::MAX), from);
+            return;
+        }
         self.as_of = self.as_of.max(from.as_nanos());
     }
 
@@ -237,6 +269,9 @@ impl TokenBucket {
     /// A call that took `amount` was throttled, and quota had been spent as far `ahead`: the provider's bucket is less
     /// deep, or, where the call was deeper than the bucket, was not full yet.
     pub(crate) fn was_too_much(&mut self, amount: u64, ahead: Duration) {
+        if self.is_shared() {
+            return;
+        }
         if units(amount) > self.capacity {
             self.lag = (self.lag * 2).min(LAG_MAX);
             self.set_brim();
@@ -258,7 +293,7 @@ impl TokenBucket {
 
     /// A call that took `amount` was not throttled.
     pub(crate) fn was_not_too_much(&mut self, amount: u64) {
-        if units(amount) > self.capacity {
+        if !self.is_shared() && units(amount) > self.capacity {
             self.lag = (self.lag - self.lag / LAG_SHRINK).max(LAG_MIN);
             self.set_brim();
         }
@@ -305,9 +340,12 @@ impl TokenBucket {
     /// Takes the limit and the depth of `other` and keeps the level: a limit that changes is no gift. Otherwise a
     /// provider whose headers alternate between two limits would hand out a full bucket with each.
     pub(crate) fn resize(&mut self, other: &Self) {
-        (self.limit, self.capacity, self.depth) = (other.limit, other.capacity, other.depth);
+        (self.limit, self.rate, self.capacity, self.depth) =
+            (other.limit, other.rate, other.capacity, other.depth);
         self.set_brim();
-        self.level = self.level.min(self.capacity);
+        if self.lease.is_none() {
+            self.level = self.level.min(self.capacity);
+        }
     }
 
     /// The same, unless limit and depth are what they were: then what was learned of the depth stays.
@@ -331,12 +369,12 @@ impl TokenBucket {
 
     fn needed(&self, amount: u64) -> i128 {
         let amount = units(amount);
-        if amount > self.capacity { self.brim } else { amount }
+        if amount > self.capacity && self.lease.is_none() { self.brim } else { amount }
     }
 
     /// To be called when the capacity, the limit or the lag has changed.
     fn set_brim(&mut self) {
-        self.brim = self.capacity + i128::from(self.limit) * i128::from(self.lag);
+        self.brim = self.capacity + i128::from(self.rate) * i128::from(self.lag);
     }
 }
 
@@ -355,5 +393,6 @@ fn units(tokens: u64) -> i128 {
     i128::from(tokens) * UNITS
 }
 
+mod lease;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,7 @@ mod breaker;
 mod bucket;
 mod event;
 mod first_token;
+mod lease;
 mod limiter;
 mod outcome;
 mod pipeline;
@@ -66,6 +67,10 @@ pub use breaker::{
 };
 pub use event::Event;
 pub use first_token::FirstTokens;
+pub use lease::{
+    BucketAsk, BucketGrant, CircuitAsk, CircuitReport, Holder, LEASE_EXPIRY, LeaseConfig, LeaseGrant,
+    LeaseRequest, LeaseStats, Ledger, Pause, SlotAsk, SlotGrant, Turn,
+};
 pub use limiter::{
     ChargeRule, CountedTokens, HintedQuota, LimiterConfig, LimiterStats, ModelLimits, QuotaHint, TokenLimits,
 };

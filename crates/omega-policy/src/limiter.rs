@@ -19,6 +19,7 @@ pub use config::{
     ChargeRule, CountedTokens, HintedQuota, LimiterConfig, LimiterStats, ModelLimits, QuotaHint, TokenLimits,
 };
 use ease::Ease;
+pub(crate) use lease::{Pool, SlotLease};
 use model::ModelState;
 use pace::Pace;
 use quota::Quotas;
@@ -31,6 +32,7 @@ mod config;
 mod ease;
 mod forecast;
 mod headers;
+mod lease;
 mod model;
 mod pace;
 mod quota;
@@ -53,6 +55,11 @@ impl Reservation {
     /// When it was let go.
     pub(crate) fn granted(&self) -> Timestamp {
         self.granted
+    }
+
+    /// What it took and will have taken.
+    pub(crate) fn load(&self) -> Load {
+        self.load
     }
 
     /// What it took.
@@ -120,6 +127,8 @@ pub(crate) struct RateLimiter {
     hold: u64,
     /// Calls that it is the mean of, up to a bound.
     ended: u64,
+    /// Its part of the calls in flight, where these are shared with other processes.
+    slot_lease: Option<SlotLease>,
     pub(crate) refused_total: u64,
 }
 
@@ -154,6 +163,7 @@ impl RateLimiter {
             told_low: (false, false),
             hold: HOLD_UNKNOWN,
             ended: 0,
+            slot_lease: None,
             refused_total: 0,
             config,
         }
@@ -270,7 +280,8 @@ impl RateLimiter {
     /// The cap on calls in flight: the configured one, or less while the provider is overloaded.
     pub(crate) fn max_in_flight(&self) -> Option<u32> {
         let eased = self.ease.as_ref().and_then(Ease::limit);
-        match (self.config.max_concurrent, eased) {
+        let most = SlotLease::cap(self.slot_lease, self.config.max_concurrent);
+        match (most, eased) {
             (Some(most), Some(eased)) => Some(most.min(eased)),
             (most, eased) => most.or(eased),
         }
@@ -424,6 +435,9 @@ impl RateLimiter {
 
     fn free(&mut self, slot: usize, load: Load) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(lease) = &mut self.slot_lease {
+            lease.freed(self.in_flight);
+        }
         self.due -= load.due();
         self.models[slot].release(load);
     }

@@ -16,12 +16,14 @@ use std::time::Duration;
 
 use crate::breaker::{Breakers, Gate, Signal};
 use crate::event::Events;
+use crate::lease::Borrower;
 use crate::limiter::{Load, RateLimiter};
 use crate::queue::{Queue, Rank, Waiter};
 use crate::retry::{self, RetryBudget, Situation};
 use crate::{
     BreakerConfig, BreakerMode, BreakerStats, Chance, Closed, Dimension, Event, Failure, FailureKind,
-    HINT_MAX, LimiterConfig, LimiterStats, Outcome, QuotaHint, RetryConfig, RetryStats, Scope, Timestamp,
+    HINT_MAX, LeaseStats, LimiterConfig, LimiterStats, Outcome, QuotaHint, RetryConfig, RetryStats, Scope,
+    Timestamp,
 };
 
 pub use call::{
@@ -29,6 +31,7 @@ pub use call::{
 };
 
 mod call;
+mod lease;
 mod reconfigure;
 mod waiting;
 
@@ -44,7 +47,7 @@ pub struct PipelineConfig {
 }
 
 /// A snapshot for people. Breaker and limiter carry the specification's keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
     /// The circuit breaker (the provider's own; with scope `model`, the worst of its models).
     pub breaker: BreakerStats,
@@ -52,6 +55,8 @@ pub struct Stats {
     pub limiter: LimiterStats,
     /// Retries and their budget.
     pub retry: RetryStats,
+    /// How it stands with other processes that share the quota; `None`: there are none.
+    pub lease: Option<LeaseStats>,
 }
 
 /// The layers of one credential of one provider.
@@ -67,6 +72,8 @@ pub struct Pipeline {
     clock: Timestamp,
     /// Is an episode of limiting going on?
     limited: bool,
+    /// What it shares with other processes.
+    lease: Option<Box<Borrower>>,
 }
 
 impl Pipeline {
@@ -82,6 +89,7 @@ impl Pipeline {
             events: Events::default(),
             clock: now,
             limited: false,
+            lease: None,
         }
     }
 
@@ -90,6 +98,7 @@ impl Pipeline {
         let now = self.tick(now);
         let slot = self.limiter.slot(model);
         self.limiter.limit_model(slot, &limits, now);
+        self.lease_buckets(now);
     }
 
     /// Starts with the part `thousandths / 1000` of the quota that `whole` has now, debts included: for a process that goes
@@ -116,8 +125,10 @@ impl Pipeline {
             self.limiter.refused_total += 1;
             return Admission::Rejected(Rejection::ModelBlocked { until });
         }
+        let knocks = self.knocks(slot, now);
         let shut_until = match self.breakers.of(slot).turns_away(now, &mut self.events) {
             None => None,
+            Some(_) if knocks => None,
             Some(retry_at) if self.waits_out(call, slot, retry_at, now) => Some(retry_at),
             Some(retry_at) => {
                 self.breakers.of(slot).count_refused(1);
@@ -136,7 +147,9 @@ impl Pipeline {
                 dimension: Dimension::Requests,
             });
         }
+        self.note_busy(now);
         if shut_until.is_none()
+            && !knocks
             && !self.must_wait(call, slot, now)
             && self.limiter.model_fits(slot, load.reserve, now)
             && self.limiter.provider_fits(load.reserve, now)
@@ -208,6 +221,10 @@ impl Pipeline {
         };
         if failure.kind == FailureKind::Throttled && failure.scope == Scope::Provider {
             self.limiter.surprised(&reservation, failure.exhausted, now);
+        }
+        if failure.kind == FailureKind::Throttled && self.lease.is_some() {
+            let pool = (failure.scope != Scope::Provider).then_some(model);
+            self.charge_outsiders(pool, reservation.load(), failure.exhausted);
         }
         let charged = self.limiter.settle_failed(slot, reservation, failure, now);
         self.correct(tenant, counted, charged);
@@ -385,7 +402,8 @@ impl Pipeline {
         let mut limiter = self.limiter.stats(now);
         limiter.queued = self.queue.len() as u64;
         limiter.queued_total = self.queue.total();
-        Stats { breaker: self.breakers.stats(), limiter, retry: self.budget.stats(now) }
+        let lease = self.lease_stats();
+        Stats { breaker: self.breakers.stats(), limiter, retry: self.budget.stats(now), lease }
     }
 
     /// The present moment, never before an earlier one.
@@ -395,6 +413,9 @@ impl Pipeline {
     /// woke up cannot be told from inside; so the caller answers for its clock.
     fn tick(&mut self, now: Timestamp) -> Timestamp {
         self.clock = self.clock.max(now);
+        if self.lease.is_some() {
+            self.doubt_leases(self.clock);
+        }
         self.clock
     }
 

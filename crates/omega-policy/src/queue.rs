@@ -411,6 +411,16 @@ impl Queue {
         }
     }
 
+    /// What everybody in one lane needs together.
+    pub(crate) fn waiting_in(&self, slot: usize) -> Load {
+        self.lanes.get(&slot).map_or(Load::default(), |lane| lane.sum)
+    }
+
+    /// How many wait in one lane.
+    pub(crate) fn waiting_count(&self, slot: usize) -> usize {
+        self.lanes.get(&slot).map_or(0, |lane| lane.len)
+    }
+
     /// Which lanes there are.
     pub(crate) fn lanes(&self) -> impl Iterator<Item = usize> {
         self.lanes.keys().copied()

@@ -86,6 +86,8 @@ pub(crate) struct RetryBudget {
     reserve: u64,
     /// Until when `per_second` has been credited.
     credited: Timestamp,
+    /// Processes among which what does not grow with traffic is divided. At least 1.
+    among: u32,
     stats: RetryStats,
 }
 
@@ -99,6 +101,7 @@ impl RetryBudget {
             rolls_at: now,
             reserve,
             credited: now,
+            among: 1,
             stats: RetryStats::default(),
         }
     }
@@ -117,6 +120,15 @@ impl RetryBudget {
         };
         self.credited = now;
         self.config = config;
+    }
+
+    /// So many processes share the budget: the reserve, and what flows into it, is divided among them. What first tries
+    /// earn is a ratio, and the same for one process and for all of them.
+    pub(crate) fn share_among(&mut self, members: u32) {
+        self.among = members.max(1);
+        if let Some(config) = &self.config {
+            self.reserve = self.reserve.min(reserve_max(config) / u64::from(self.among));
+        }
     }
 
     /// An attempt is sent; a first try earns its share of a retry.
@@ -213,15 +225,16 @@ impl RetryBudget {
     fn credit(&mut self, now: Timestamp) {
         let Some(config) = &self.config else { return };
         let per_second = u64::from(config.per_second);
-        let most = reserve_max(config);
+        let most = reserve_max(config) / u64::from(self.among);
         // Whole hundredths only, and time is marked as credited only as far as they reach: nothing is rounded away.
         let elapsed = nanos(now.saturating_since(self.credited));
         let rate = u128::from(per_second) * u128::from(RETRY);
-        let earned = u128::from(elapsed) * rate / 1_000_000_000;
+        let span = 1_000_000_000 * u128::from(self.among);
+        let earned = u128::from(elapsed) * rate / span;
         if self.reserve >= most || rate == 0 {
             self.credited = self.credited.max(now);
         } else if earned > 0 {
-            let paid_for = (earned * 1_000_000_000).div_ceil(rate);
+            let paid_for = (earned * span).div_ceil(rate);
             self.credited = self.credited + Duration::from_nanos(u64::try_from(paid_for).unwrap_or(u64::MAX));
             self.reserve = self.reserve.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(most);
         }

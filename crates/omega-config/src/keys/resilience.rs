@@ -8,9 +8,10 @@ use omega_policy::{BreakerMode, BreakerScope, FailureRate, Jitter, SlowFirstToke
 use super::{DAY, Key, TICK, count, names, seconds, text};
 use crate::config::{OnStreamBreak, Tokenizer};
 use crate::preset::Preset;
-use crate::value::{Kind, Value, shortened};
+use crate::state::StoreAddress;
+use crate::value::{Kind, Value};
 
-pub(super) static KEYS: [Key; 49] = [
+pub(super) static KEYS: [Key; 52] = [
     // Before everything it sets; explicit settings override it, wherever they come from.
     Key::new(
         "preset",
@@ -35,10 +36,31 @@ pub(super) static KEYS: [Key; 49] = [
     ),
     Key::new(
         "state",
-        text("`memory`", only_memory),
-        "Where limits and breakers live: in this process.",
-        |_, _| Value::Text(String::from("memory")),
-        |_, _, _| {},
+        text("`memory`, `sqlite:///path` or `redis://…`", store),
+        "Where limits and breakers live: in this process, in a file that the processes of one machine share, or in Redis or Valkey (docs/shared-state.md). With the keys below, a section in which this one is called `url`.",
+        |c, _| Value::Text(c.state.store.to_string()),
+        |c, _, v| c.state.store = StoreAddress::read(&v.text()).unwrap_or(StoreAddress::Memory),
+    ),
+    Key::new(
+        "state.offline_share",
+        Kind::Number { min: 0.0, max: 1.0 },
+        "The part of every limit that a process which has never reached the store allows itself. One that had a share goes on with that.",
+        |c, _| Value::Number(c.state.offline_share),
+        |c, _, v| c.state.offline_share = v.number(),
+    ),
+    Key::new(
+        "state.timeout_seconds",
+        seconds(0.001, 1.0),
+        "How long an answer of the store is waited for. No call waits longer for it.",
+        |c, _| Value::Seconds(c.state.timeout),
+        |c, _, v| c.state.timeout = v.seconds(),
+    ),
+    Key::new(
+        "state.namespace",
+        text("up to 64 letters, digits, `-`, `_` and `.`", namespace),
+        "What the names of everything in the store begin with: processes share what has the same.",
+        |c, _| Value::Text(c.state.namespace.clone()),
+        |c, _, v| c.state.namespace = v.text(),
     ),
     Key::new(
         "resilience.max_retries",
@@ -461,14 +483,15 @@ fn not_blank(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// An address of a store may carry a password, so only its scheme is repeated.
-fn only_memory(text: &str) -> Result<(), String> {
-    if text == "memory" {
-        return Ok(());
+fn store(text: &str) -> Result<(), String> {
+    StoreAddress::read(text).map(drop)
+}
+
+/// Names in the store begin with it, and some of them are joined with colons and braces.
+fn namespace(text: &str) -> Result<(), String> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    match text.chars().all(plain) && (1..=64).contains(&text.len()) {
+        true => Ok(()),
+        false => Err(String::from("expected up to 64 letters, digits, `-`, `_` and `.`")),
     }
-    let kind = text.split(':').next().unwrap_or_default();
-    Err(format!(
-        "this version keeps its state in memory only, found `{}`; write `memory`, or leave the key out",
-        shortened(kind)
-    ))
 }

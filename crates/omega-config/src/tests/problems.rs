@@ -49,7 +49,11 @@ fn a_wrong_value_is_underlined_and_its_range_named() {
         ("rate_limiting: 5", "`rate_limiting` is a section"),
         ("rate_limiting: {openai: 60}", "`openai` is a section"),
         ("- a", "expected sections"),
-        ("state: 'redis://:hunter2@store'", "keeps its state in memory only, found `redis`"),
+        ("state: 'mysql://:hunter2@store'", "or `redis://host:port`, found `mysql://`"),
+        ("state: {url: 'redis:hunter2'}", "or `redis://host:port`, found `redis`"),
+        ("state: {url: memory, timeout_seconds: 9}", "seconds from 0.001 to 1"),
+        ("state: {namespace: 'a b'}", "letters, digits"),
+        ("state: [a]", "found a list"),
         ("providers: {openai: {api_version: 'a b'}}", "expected a version"),
     ] {
         let text = problem(load(yaml, &[]));

@@ -135,6 +135,8 @@ pub enum TripReason {
     FailedProbe,
     /// Probes were still out when the half-open deadline passed.
     ProbesTimedOut,
+    /// Another process of the fleet opened it.
+    Elsewhere,
 }
 
 /// The three states.

@@ -52,6 +52,7 @@ impl Breakers {
             self.models.clear();
             self.provider = CircuitBreaker::new(config.clone(), None, now);
             self.provider.generation = self.generation;
+            self.provider.permit(self.asks_fleet.then_some(0));
         }
         self.config = config;
     }

@@ -13,6 +13,8 @@ pub(crate) struct Breakers {
     pub(super) models: Vec<CircuitBreaker>,
     /// With which generation a new circuit begins.
     pub(super) generation: u64,
+    /// Is the fleet asked before a probe is sent?
+    pub(super) asks_fleet: bool,
 }
 
 impl Breakers {
@@ -23,6 +25,7 @@ impl Breakers {
             created: now,
             models: Vec::new(),
             generation: 0,
+            asks_fleet: false,
         }
     }
 
@@ -35,11 +38,12 @@ impl Breakers {
         }
     }
 
-    fn of_model(&mut self, slot: usize) -> &mut CircuitBreaker {
+    pub(super) fn of_model(&mut self, slot: usize) -> &mut CircuitBreaker {
         while self.models.len() <= slot {
             let model = ModelId(self.models.len() as u32);
             let mut circuit = CircuitBreaker::new(self.config.clone(), Some(model), self.created);
             circuit.generation = self.generation;
+            circuit.permit(self.asks_fleet.then_some(0));
             self.models.push(circuit);
         }
         &mut self.models[slot]

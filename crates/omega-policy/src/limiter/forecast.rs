@@ -125,8 +125,7 @@ impl RateLimiter {
     /// Is every slot taken, the provider's or the model's?
     pub(crate) fn slots_taken(&self, slot: usize) -> bool {
         let model = &self.models[slot];
-        self.max_in_flight().is_some_and(|most| self.in_flight >= most)
-            || model.max_concurrent.is_some_and(|most| model.in_flight >= most)
+        self.max_in_flight().is_some_and(|most| self.in_flight >= most) || model.slots_taken()
     }
 
     /// When a slot for one more behind `ahead` waiters may be free, by how long calls lately took. A guess, for telling

@@ -79,6 +79,13 @@ impl RateLimiter {
         if self.sole == Some(Some(slot)) && hint.limit.is_some() && hint.limit == configured {
             let in_flight = self.models[slot].in_flight_of(dimension);
             let may_raise = self.paused_until <= now;
+            if let (Some(bucket), Some(remaining)) = (self.quotas.bucket_mut(dimension), hint.remaining)
+                && bucket.is_leased()
+            {
+                // Of a quota that others spend too it says only how much there is for all of them at most.
+                bucket.hear_remaining(remaining, now.saturating_since(granted).as_nanos() as u64, now);
+                return;
+            }
             if let (Some(bucket), Some(remaining)) = (self.quotas.bucket_mut(dimension), hint.remaining) {
                 bucket.follow(remaining, &moved, in_flight, margin, may_raise);
                 if let Some(reset) = hint.reset.filter(|_| self.config.learn_burst) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::bucket::TokenBucket;
 use crate::{Dimension, HintedQuota, Timestamp};
 
+use super::lease::SlotLease;
 use super::quota::{Cost, Load, Quotas, slot};
 use super::resumes;
 use super::tide::{Moved, Tide};
@@ -26,6 +27,8 @@ pub(crate) struct ModelState {
     pub(crate) limits: Option<Box<Own>>,
     pub(crate) observed: Option<Box<Observed>>,
     pub(crate) max_concurrent: Option<u32>,
+    /// Its part of them, where they are shared with other processes.
+    pub(crate) slot_lease: Option<SlotLease>,
     pub(crate) in_flight: u32,
     /// What the calls in flight have reserved.
     pub(crate) reserved: Cost,
@@ -109,7 +112,7 @@ impl ModelState {
 
     /// Could `cost` go now, as far as this model is concerned?
     pub(crate) fn fits(&mut self, cost: Cost, now: Timestamp) -> bool {
-        if self.paused_until > now || self.max_concurrent.is_some_and(|most| self.in_flight >= most) {
+        if self.paused_until > now || self.slots_taken() {
             return false;
         }
         if let Some(observed) = &mut self.observed
@@ -121,9 +124,14 @@ impl ModelState {
             && self.observed.as_mut().is_none_or(|observed| observed.quotas.fits(cost, now))
     }
 
+    /// Is every slot of its own taken?
+    pub(crate) fn slots_taken(&self) -> bool {
+        SlotLease::cap(self.slot_lease, self.max_concurrent).is_some_and(|most| self.in_flight >= most)
+    }
+
     /// When it could go, if time alone decides; `None` if a slot must be freed first.
     pub(crate) fn available(&self, cost: Cost) -> Option<(Timestamp, Dimension)> {
-        if self.max_concurrent.is_some_and(|most| self.in_flight >= most) {
+        if self.slots_taken() {
             return None;
         }
         let mut latest = (self.paused_until, Dimension::Requests);
@@ -230,6 +238,9 @@ impl ModelState {
     /// A call of this model ended or was never sent: its slot is free.
     pub(crate) fn release(&mut self, load: Load) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        if let Some(lease) = &mut self.slot_lease {
+            lease.freed(self.in_flight);
+        }
         self.reserved = self.reserved.less(load.reserve);
         self.due -= load.due();
     }

@@ -60,6 +60,11 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// What is taken of one dimension when it is let go.
+    pub(crate) fn of(self, dimension: Dimension) -> u64 {
+        slot(dimension).map_or(0, |slot| self.reserve.amounts()[slot])
+    }
+
     /// What it comes to in the end.
     pub(crate) fn net(self) -> Cost {
         Cost { output: self.output, ..self.reserve }
@@ -180,6 +185,17 @@ impl Quotas {
             left |= bucket.is_some();
         }
         left
+    }
+
+    /// The buckets there are.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (Dimension, &TokenBucket)> {
+        FLOWING.iter().zip(&self.0).filter_map(|(dimension, bucket)| Some((*dimension, bucket.as_ref()?)))
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn present_mut(&mut self) -> impl Iterator<Item = (Dimension, &mut TokenBucket)> {
+        let all = FLOWING.iter().zip(&mut self.0);
+        all.filter_map(|(dimension, bucket)| Some((*dimension, bucket.as_mut()?)))
     }
 
     pub(crate) fn limit(&self, dimension: Dimension) -> Option<u64> {

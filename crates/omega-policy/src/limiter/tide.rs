@@ -86,6 +86,18 @@ impl Tide {
         self.now.owed = self.now.owed.saturating_add(after.saturating_sub(before));
     }
 
+    /// What was taken of one dimension in all, settlements included. Only grows by and large: between two looks it may
+    /// shrink by what calls gave back.
+    pub(crate) fn used(&self, dimension: Dimension) -> f64 {
+        let Sums { taken, returned, owed } = self.now;
+        match dimension {
+            Dimension::Requests => taken.requests as f64,
+            Dimension::InputTokens => taken.input as f64,
+            Dimension::OutputTokens => taken.output as f64 + owed as f64,
+            _ => taken.tokens() as f64 + owed as f64 - returned as f64,
+        }
+    }
+
     /// What has moved since the provider decided about a call that was let go at `granted`.
     pub(crate) fn since(&self, granted: Timestamp, dimension: Dimension, now: Timestamp) -> Moved {
         let early = Timestamp::from_nanos(granted.as_nanos().saturating_sub(nanos(WINDOW)));

@@ -22,6 +22,7 @@ impl Pipeline {
         self.breakers.reconfigure(breaker, now, &mut self.events);
         self.queue.reconfigure(limiter.aging, limiter.lead());
         self.limiter.reconfigure(limiter, now);
+        self.lease_buckets(now);
         self.refuse_impossible();
     }
 
@@ -32,6 +33,7 @@ impl Pipeline {
         let limits: Vec<_> =
             limits.into_iter().map(|(model, limits)| (self.limiter.slot(model), limits)).collect();
         self.limiter.limit_models(&limits, now);
+        self.lease_buckets(now);
         self.refuse_impossible();
     }
 

@@ -203,7 +203,8 @@ class UnifiedLLMClient:
             ``{"vllm": {"base_url": "http://localhost:8000/v1", "models": ["qwen*"]}}``.
         config: A configuration file's path, or its contents as a dictionary. Default: what ``OMEGA_CONFIG`` names, else
             ``config/resilience.yaml`` if it is there.
-        state: Where limits and circuits live: ``memory``, this process. Default ``memory``.
+        state: Where limits and circuits live: ``memory`` (this process), ``sqlite:///path`` or ``redis://host:6379``
+            (everybody who names the same). Default ``memory``.
         settings: Any other setting by its path in the file: ``{"circuit_breaker.timeout_seconds": 5}``.
         tenant_weights: The parts of the quota that tenants get while calls wait, relative to 1.
         on_event: Called with a dictionary for each change of a circuit, limit hit, pause, retry, hedge and failover; on

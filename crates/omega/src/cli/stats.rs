@@ -1,14 +1,18 @@
 //! `omega stats`: how a running gateway is doing, once or again and again.
 
+mod fleet;
 mod table;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
+use omega_client::FleetReport;
 use omega_transport::{HttpTransport, Transport as _, TransportConfig};
 use serde_json::Value;
 
 use crate::cli::{Context, Done, Failure};
+use fleet::Fleet;
 
 /// Statistics are some kilobytes for each provider.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -27,6 +31,9 @@ pub(crate) struct StatsArgs {
     /// Look again every second, or every so many
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = pause)]
     watch: Option<Duration>,
+    /// Everybody who shares the limits through the store that `state` names, instead of one gateway
+    #[arg(long, conflicts_with = "url")]
+    fleet: bool,
     /// Print the gateway's own JSON; with --watch one object a line
     #[arg(long)]
     json: bool,
@@ -37,17 +44,20 @@ Examples:
   omega stats                                   once
   omega stats --watch                           every second, until Ctrl-C
   omega stats --json | jq .circuit_breakers     for programs
+  omega stats --fleet --config config/resilience.yaml
   OMEGA_GATEWAY_KEY=omk_... omega stats --url https://llm.example.com
 
 Exit codes: 0 it answered, 5 it refused, 6 it could not be reached.";
 
 pub(crate) async fn run(arguments: StatsArgs, context: &mut Context) -> Result<Done, Failure> {
-    let transport = HttpTransport::new(TransportConfig::default())
-        .map_err(|error| Failure::unexpected(error.to_string()))?;
+    let source = match arguments.fleet {
+        true => Source::Fleet(Fleet::of(context)?),
+        false => Source::Gateway(Box::new(gateway()?)),
+    };
     let mut interrupt = context.interrupt.clone();
     loop {
         let stats = tokio::select! {
-            stats = ask(&transport, &arguments) => stats,
+            stats = source.ask(&arguments) => stats,
             _ = interrupt.stopped() => return Ok(Done::Interrupted),
         };
         let Some(every) = arguments.watch else {
@@ -73,10 +83,37 @@ pub(crate) async fn run(arguments: StatsArgs, context: &mut Context) -> Result<D
     }
 }
 
-fn show(stats: &Value, as_json: bool, context: &mut Context) -> Result<(), Failure> {
-    match as_json {
-        true => context.output.json(stats)?,
-        false => context.output.line(&table::text(stats))?,
+/// Whom to ask.
+enum Source {
+    Gateway(Box<HttpTransport>),
+    Fleet(Fleet),
+}
+
+/// What it said.
+enum Said {
+    Gateway(Value),
+    Fleet(BTreeMap<String, FleetReport>),
+}
+
+impl Source {
+    async fn ask(&self, arguments: &StatsArgs) -> Result<Said, Failure> {
+        match self {
+            Self::Gateway(transport) => ask(transport, arguments).await.map(Said::Gateway),
+            Self::Fleet(fleet) => fleet.ask().await.map(Said::Fleet),
+        }
+    }
+}
+
+fn gateway() -> Result<HttpTransport, Failure> {
+    HttpTransport::new(TransportConfig::default()).map_err(|error| Failure::unexpected(error.to_string()))
+}
+
+fn show(said: &Said, as_json: bool, context: &mut Context) -> Result<(), Failure> {
+    match (said, as_json) {
+        (Said::Gateway(stats), true) => context.output.json(stats)?,
+        (Said::Gateway(stats), false) => context.output.line(&table::text(stats))?,
+        (Said::Fleet(reports), true) => context.output.json(&fleet::json(reports))?,
+        (Said::Fleet(reports), false) => context.output.line(&fleet::text(reports))?,
     }
     Ok(())
 }

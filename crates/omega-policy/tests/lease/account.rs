@@ -1,0 +1,164 @@
+//! Single rules of the account.
+
+use omega_policy::*;
+
+fn bucket(want: f64, least: f64) -> BucketAsk<String> {
+    BucketAsk {
+        model: String::new(),
+        dimension: Dimension::Requests,
+        limit: 60.0,
+        depth: 6.0,
+        holding: 0.0,
+        owed: 0.0,
+        returned: 0.0,
+        want,
+        least,
+        patience: 100.0,
+        at_most: None,
+    }
+}
+
+fn request(seq: u64, bucket: BucketAsk<String>) -> LeaseRequest<String> {
+    LeaseRequest {
+        life: 1,
+        seq,
+        acked: seq - 1,
+        epoch: 0,
+        away: false,
+        leave: false,
+        label: String::new(),
+        weight: 0.0,
+        buckets: vec![bucket],
+        slots: Vec::new(),
+        pauses: Vec::new(),
+        circuits: Vec::new(),
+    }
+}
+
+/// One process and its account.
+#[derive(Default)]
+struct Alone {
+    ledger: Ledger,
+    holder: Option<Holder>,
+}
+
+impl Alone {
+    fn ask(&mut self, request: &LeaseRequest<String>, now: f64) -> LeaseGrant<String> {
+        self.ledger.exchange("one", &mut self.holder, request, now)
+    }
+}
+
+#[test]
+fn what_is_held_counts_against_the_burst() {
+    let mut alone = Alone::default();
+    assert_eq!(alone.ask(&request(1, bucket(4.0, 4.0)), 10.0).buckets[0].ready, 4.0);
+    // A minute later everything has flowed in but for what is still held.
+    let still = BucketAsk { holding: 4.0, ..bucket(0.0, 0.0) };
+    assert_eq!(alone.ask(&request(2, still), 70.0).buckets[0].level, 2.0);
+    // It is used, perhaps just now: what the provider had room for meanwhile is not known to have come.
+    assert_eq!(alone.ask(&request(3, bucket(0.0, 0.0)), 130.0).buckets[0].level, 2.0);
+    assert_eq!(alone.ask(&request(4, bucket(0.0, 0.0)), 132.0).buckets[0].level, 4.0);
+}
+
+#[test]
+fn a_grant_that_never_arrived_goes_back() {
+    let mut alone = Alone::default();
+    alone.ask(&request(1, bucket(4.0, 4.0)), 10.0);
+    let unheard = LeaseRequest { acked: 0, ..request(2, bucket(0.0, 0.0)) };
+    assert_eq!(alone.ask(&unheard, 10.0).buckets[0].level, 6.0);
+    assert_eq!(alone.ledger.buckets["requests/"].held, 0.0);
+}
+
+#[test]
+fn a_request_is_carried_out_once_however_often_it_comes() {
+    let mut alone = Alone::default();
+    let first = request(1, BucketAsk { owed: 2.0, ..bucket(1.0, 1.0) });
+    alone.ask(&first, 10.0);
+    let second = request(2, BucketAsk { owed: 2.0, holding: 1.0, ..bucket(1.0, 1.0) });
+    alone.ask(&second, 10.0);
+    let before = alone.ledger.clone();
+    for late in [&second, &first] {
+        let answer = alone.ask(late, 10.0);
+        assert!(answer.stale && answer.buckets.is_empty(), "{answer:?}");
+    }
+    assert_eq!(alone.ledger, before);
+    assert_eq!(before.buckets["requests/"].level, 2.0, "two owed and two granted, of six");
+}
+
+#[test]
+fn who_asks_later_is_given_what_comes_later() {
+    let mut ledger = Ledger::default();
+    let (mut one, mut two, mut three) = (None, None, None);
+    ledger.exchange("one", &mut one, &request(1, bucket(6.0, 6.0)), 10.0);
+    let second = ledger.exchange("two", &mut two, &request(1, bucket(3.0, 1.0)), 10.0);
+    assert_eq!(
+        (second.buckets[0].amount, second.buckets[0].ready, second.buckets[0].starts),
+        (3.0, 0.0, 0.0)
+    );
+    let third = ledger.exchange("three", &mut three, &request(1, bucket(1.0, 1.0)), 10.0);
+    assert_eq!((third.buckets[0].amount, third.buckets[0].starts), (1.0, 3.0), "behind the second");
+    let hasty = request(2, BucketAsk { patience: 3.9, ..bucket(1.0, 1.0) });
+    let refused = ledger.exchange("three", &mut three, &hasty, 10.0);
+    assert_eq!((refused.buckets[0].amount, refused.buckets[0].refused_for), (0.0, 5.0), "too late for it");
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_lent_ahead() {
+    let mut alone = Alone::default();
+    assert_eq!(alone.ask(&request(1, bucket(6.0, 0.0)), 10.0).buckets[0].amount, 6.0);
+    let more = BucketAsk { holding: 6.0, ..bucket(1.0, 0.0) };
+    assert_eq!(alone.ask(&request(2, more), 10.5).buckets[0].amount, 0.0, "half of it is there");
+}
+
+#[test]
+fn debts_are_bounded_by_five_minutes_of_the_limit() {
+    let mut alone = Alone::default();
+    let answer = alone.ask(&request(1, BucketAsk { owed: 1e12, ..bucket(0.0, 0.0) }), 10.0);
+    assert_eq!(answer.buckets[0].level, -300.0);
+}
+
+#[test]
+fn after_a_pause_a_bucket_holds_two_seconds_worth() {
+    let mut alone = Alone::default();
+    alone.ask(&request(1, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }), 10.0);
+    let pause = Pause { model: String::new(), seconds: 60.0, spent: false };
+    let asked =
+        LeaseRequest { pauses: vec![pause], ..request(2, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }) };
+    assert_eq!(alone.ask(&asked, 10.0).pauses.len(), 1);
+    let later = alone.ask(&request(3, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }), 70.0);
+    assert_eq!((later.buckets[0].level, later.pauses.len()), (2.0, 0));
+}
+
+#[test]
+fn a_limit_of_zero_grants_nothing() {
+    let mut alone = Alone::default();
+    let none = BucketAsk { limit: 0.0, depth: 0.0, ..bucket(1.0, 1.0) };
+    assert_eq!(alone.ask(&request(1, none), 10.0).buckets[0].amount, 0.0);
+}
+
+#[test]
+fn a_turn_of_an_older_circuit_is_not_heard() {
+    let mut ledger = Ledger::default();
+    let (mut one, mut two) = (None, None);
+    let circuit = |turn, turned| CircuitAsk {
+        model: String::new(),
+        turn,
+        turned,
+        probes: 0,
+        wants_probe: false,
+        max_probes: 3,
+    };
+    let with = |seq, circuit| LeaseRequest { circuits: vec![circuit], ..request(seq, bucket(0.0, 0.0)) };
+    ledger.exchange("one", &mut one, &with(1, circuit(0, Some(Turn::Opened(5.0)))), 10.0);
+    // The other tripped before it heard: it follows.
+    let heard = ledger.exchange("two", &mut two, &with(1, circuit(0, Some(Turn::Opened(50.0)))), 10.1);
+    assert_eq!((heard.circuits[0].turn, heard.circuits[0].open), (1, true));
+    assert!((4.8..5.0).contains(&heard.circuits[0].left), "{heard:?}");
+    ledger.exchange("one", &mut one, &with(2, circuit(1, Some(Turn::Closed))), 16.0);
+    let heard = ledger.exchange("two", &mut two, &with(2, circuit(1, Some(Turn::Opened(5.0)))), 16.1);
+    assert_eq!(
+        (heard.circuits[0].turn, heard.circuits[0].open),
+        (2, false),
+        "the news is older than the recovery"
+    );
+}

@@ -48,7 +48,7 @@ const LAG_MAX: u64 = 500_000_000;
 const LAG_SHRINK: u64 = 256;
 
 /// One limit per minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenBucket {
     /// Tokens per minute, which is units per nanosecond.
     limit: u64,
@@ -67,7 +67,7 @@ pub(crate) struct TokenBucket {
     /// The moment `level` is true of. Lies in the future when a pause keeps the bucket from filling.
     as_of: u64,
     /// Of a bucket that fills by leases only.
-    lease: Option<Lease>,
+    lease: Option<Box<Lease>>,
 }
 
 impl TokenBucket {
@@ -109,7 +109,7 @@ impl TokenBucket {
         }
         self.as_of = now.as_nanos();
         if let Some(lease) = &mut self.lease {
-            self.level += lease.flow(self.limit, elapsed);
+            self.level += lease.flow(self.limit, now.as_nanos());
             return;
         }
         if self.capacity < self.depth {
@@ -165,7 +165,7 @@ impl TokenBucket {
             return Some(Timestamp::from_nanos(self.as_of));
         }
         if let Some(lease) = &self.lease {
-            return Some(Timestamp::from_nanos(self.as_of.saturating_add(lease.wait(self, missing, amount))));
+            return Some(Timestamp::from_nanos(lease.when(self, missing)));
         }
         let missing = missing.unsigned_abs();
         // Nearly always 64 bits suffice, and a 64-bit division is many times cheaper than a 128-bit one.
@@ -185,8 +185,8 @@ impl TokenBucket {
         };
         self.level = self.level.min(most);
         if let Some(lease) = &mut self.lease {
-            // What was granted is taken to be spent; the store hears that the rest is.
-            lease.drained(u64::try_from(most / UNITS).unwrap_or(u64::MAX), from);
+            // What is at hand is taken to be spent; the store hears that the rest is.
+            lease.drained(u64::try_from(most / UNITS).unwrap_or(u64::MAX), from.as_nanos());
             return;
         }
         self.as_of = self.as_of.max(from.as_nanos());

@@ -43,6 +43,11 @@ impl Default for LeaseConfig {
 /// against a minute of quota.
 pub const LEASE_EXPIRY: Duration = Duration::from_secs(2);
 
+/// A process that rests is remembered for this long after it was last heard of, which it is every half minute: one that
+/// has nothing to do for a while must not be forgotten when shares are counted, nor go by a share of long ago, or they add
+/// up to more than the quota when the store is lost.
+pub(crate) const RESTING: Duration = Duration::from_secs(90);
+
 /// A process believes in its leases for this long after it last asked for them: less than [`LEASE_EXPIRY`] by more than
 /// a message can be under way, so that it always stops first.
 pub(crate) const BELIEVED: Duration = Duration::from_millis(1_500);
@@ -63,8 +68,12 @@ pub struct LeaseRequest<M = Option<ModelId>> {
     pub epoch: u64,
     /// The process went on with its share meanwhile, or stood still: it holds nothing any more.
     pub away: bool,
-    /// It is the last request for now: everything goes back.
-    pub leave: bool,
+    /// For how long, in seconds: since the first question that was not answered.
+    pub away_for: f64,
+    /// It has nothing to do for now: everything goes back.
+    pub rests: bool,
+    /// It ends: everything goes back, and it is forgotten.
+    pub leaves: bool,
     /// Who it is, for people.
     #[cfg_attr(feature = "serde", serde(default))]
     pub label: String,
@@ -92,17 +101,20 @@ pub struct BucketAsk<M = Option<ModelId>> {
     pub limit: f64,
     /// How much may be spent at once, as this process is configured.
     pub depth: f64,
-    /// What it holds and has not used.
+    /// What it holds and has not used, promises included.
     pub holding: f64,
+    /// Of this, what is promised for later than [`LEASE_EXPIRY`] from now: nobody can have used it when the process is
+    /// forgotten.
+    pub late: f64,
     /// What it has used beyond what it held, in this life.
     pub owed: f64,
     /// What it has given back, in this life.
     pub returned: f64,
     /// How much more it would like.
     pub want: f64,
-    /// How much of it somebody waits for. 0: nobody waits, only what is there now is of use.
+    /// With less than this of it nobody who waits is served. 0: nobody waits, only what is there now is of use.
     pub least: f64,
-    /// `least` is of no use later than this, in seconds from now.
+    /// Nobody who waits has more time than this, in seconds: what comes later is of no use.
     pub patience: f64,
     /// The provider's own count says that there is no more than this.
     #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
@@ -257,9 +269,9 @@ pub struct LeaseStats {
 impl<M> LeaseRequest<M> {
     /// The same with models named otherwise.
     pub fn named<N>(self, mut name: impl FnMut(M) -> N) -> LeaseRequest<N> {
-        let Self { life, seq, acked, epoch, away, leave, label, weight, .. } = self;
+        let Self { life, seq, acked, epoch, away, away_for, rests, leaves, label, weight, .. } = self;
         let buckets = self.buckets.into_iter().map(|ask| {
-            let BucketAsk { dimension, limit, depth, holding, owed, returned, want, least, .. } = ask;
+            let BucketAsk { dimension, limit, depth, holding, late, owed, returned, want, least, .. } = ask;
             let (patience, at_most, model) = (ask.patience, ask.at_most, name(ask.model));
             BucketAsk {
                 model,
@@ -267,6 +279,7 @@ impl<M> LeaseRequest<M> {
                 limit,
                 depth,
                 holding,
+                late,
                 owed,
                 returned,
                 want,
@@ -287,7 +300,22 @@ impl<M> LeaseRequest<M> {
             CircuitAsk { model: name(model), turn, turned, probes, wants_probe, max_probes }
         });
         let circuits = circuits.collect();
-        LeaseRequest { life, seq, acked, epoch, away, leave, label, weight, buckets, slots, pauses, circuits }
+        LeaseRequest {
+            life,
+            seq,
+            acked,
+            epoch,
+            away,
+            away_for,
+            rests,
+            leaves,
+            label,
+            weight,
+            buckets,
+            slots,
+            pauses,
+            circuits,
+        }
     }
 }
 

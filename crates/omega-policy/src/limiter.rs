@@ -140,6 +140,11 @@ impl RateLimiter {
         let limit = match config.tokens {
             TokenLimits::Total(limit) | TokenLimits::Split { output: limit, .. } => limit,
         };
+        let roomy = match quotas.exceeded(Cost::of_call(0, 0), 1) {
+            None if config.max_concurrent != Some(0) => Some(quotas.roomy()),
+            _ => None,
+        };
+        let request_worth = request_worth(&quotas);
         Self {
             quotas,
             tide: Tide::default(),
@@ -152,11 +157,8 @@ impl RateLimiter {
             models: Vec::new(),
             sole: None,
             guess_max: quarter(limit),
-            roomy: match quotas.exceeded(Cost::of_call(0, 0), 1) {
-                None if config.max_concurrent != Some(0) => Some(quotas.roomy()),
-                _ => None,
-            },
-            request_worth: request_worth(&quotas),
+            roomy,
+            request_worth,
             edition: 0,
             recent: Recent::new(),
             observed_limits: (None, None),

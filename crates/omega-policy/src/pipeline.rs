@@ -147,9 +147,11 @@ impl Pipeline {
                 dimension: Dimension::Requests,
             });
         }
+        let asks_first = self.asks_first(now);
         self.note_busy(now);
         if shut_until.is_none()
             && !knocks
+            && !asks_first
             && !self.must_wait(call, slot, now)
             && self.limiter.model_fits(slot, load.reserve, now)
             && self.limiter.provider_fits(load.reserve, now)
@@ -310,6 +312,9 @@ impl Pipeline {
         if let Some((ticket, why)) = self.queue.pop_refused() {
             return Some((ticket, Err(why)));
         }
+        if self.is_asking_first() {
+            return None;
+        }
         let (_, ticket) = self.next_in_turn(now)?;
         let waiter = *self.queue.get(ticket)?;
         if !self.limiter.provider_fits(waiter.load.reserve, now) {
@@ -372,6 +377,7 @@ impl Pipeline {
             }
         }
         if let Some((_, waiter)) = turn
+            && !self.is_asking_first()
             && let Some((at, _)) = self.limiter.available(waiter.slot, waiter.load.reserve)
         {
             earliest = sooner(earliest, at);

@@ -426,6 +426,11 @@ impl Queue {
         self.lanes.keys().copied()
     }
 
+    /// The last deadline of all who wait.
+    pub(crate) fn last_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.last().map(|(deadline, _)| *deadline)
+    }
+
     /// Whose deadline comes first.
     pub(crate) fn next_deadline(&self) -> Option<(Timestamp, Ticket)> {
         self.deadlines.first().map(|(deadline, number)| (*deadline, Ticket(*number)))

@@ -4,7 +4,7 @@
 //! `cargo run --release -p omega-sim --example study -- [key=value ...] TRACE...`
 //!
 //! Keys: `charge=est|refund|actual`, `loads=0.9,1.0`, `policies=omega,sdk`, `burst=60`, `blind=1`, `free=1`, `fault=...`,
-//! `seed=1`, `deadline=60`, `clients=64`, `store=shared|static|none`,
+//! `seed=1`, `deadline=60`, `clients=64`, `store=leases|shared|static|none`, `delay=0.5` (ms),
 //! `down=600+300`, `skew=zipf`; and any `OMEGA_...=value` of the configuration, for instance
 //! `OMEGA_CIRCUIT_BREAKER_ENABLED=false` to see what the breaker contributes.
 
@@ -50,6 +50,7 @@ fn run() -> Result<(), String> {
             _ if key.starts_with("OMEGA_") => settings.push((key.to_owned(), value.to_owned())),
             "clients" => fleet.clients = number(value)? as u32,
             "store" => fleet.store = store(value)?,
+            "delay" => fleet.store_delay = (number(value)? * 1e6) as u64,
             "down" => fleet.store_down = Some(value.parse()?),
             "skew" => fleet.skew = value.parse::<Skew>()?,
             other => return Err(format!("unknown key {other:?}")),
@@ -121,10 +122,11 @@ fn charge(text: &str) -> Result<Charge, String> {
 
 fn store(text: &str) -> Result<Store, String> {
     match text {
+        "leases" => Ok(Store::Leases),
         "shared" => Ok(Store::Shared),
         "static" => Ok(Store::Static),
         "none" => Ok(Store::None),
-        other => Err(format!("unknown store {other:?}; known: shared, static, none")),
+        other => Err(format!("unknown store {other:?}; known: leases, shared, static, none")),
     }
 }
 

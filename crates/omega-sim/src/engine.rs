@@ -160,6 +160,11 @@ impl<'a> World<'a> {
         self.now
     }
 
+    /// Has everybody arrived?
+    pub(crate) fn is_last_arrival_past(&self) -> bool {
+        self.setting.trace.requests().last().is_none_or(|last| last.arrival < self.now)
+    }
+
     pub(crate) fn setting(&self) -> &Setting<'a> {
         &self.setting
     }

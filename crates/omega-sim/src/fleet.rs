@@ -1,7 +1,8 @@
 //! Several clients, one quota.
 //!
 //! Which client has which request is drawn by chance, evenly or by Zipf's law. How they share is the store's business:
-//! `shared` is one pipeline for all (leases that arrive at once and are never wasted: the best a store can do),
+//! `leases` is the product: a pipeline for each client, the account of its stores, and delays between them. `shared` is
+//! one pipeline for all (leases that arrive at once and are never wasted: the best a store can do),
 //! `static` cuts the quota into equal parts, `none` lets every client believe that the whole quota is its own.
 
 use std::str::FromStr;
@@ -16,23 +17,34 @@ pub struct Fleet {
     pub clients: u32,
     /// How they share.
     pub store: Store,
-    /// When the shared store is away: each client goes on with its share of the last minute.
+    /// When the store is away: each client goes on with its share.
     pub store_down: Option<Window>,
+    /// From a client to the store, and as long back, in nanoseconds. With `leases` only. More than half of the 25 ms that
+    /// a client waits means that the store is never reached. Default 0.5 ms.
+    pub store_delay: u64,
     /// How requests fall to clients.
     pub skew: Skew,
 }
 
 impl Default for Fleet {
     fn default() -> Self {
-        Self { clients: 1, store: Store::Shared, store_down: None, skew: Skew::Even }
+        Self {
+            clients: 1,
+            store: Store::Leases,
+            store_down: None,
+            store_delay: SECOND / 2_000,
+            skew: Skew::Even,
+        }
     }
 }
 
 /// How clients share the quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Store {
-    /// One state for all.
+    /// One account that all borrow from, as the product does.
     #[default]
+    Leases,
+    /// One state for all.
     Shared,
     /// Equal parts, fixed.
     Static,

@@ -18,6 +18,7 @@
 mod engine;
 mod fault;
 mod fleet;
+mod leases;
 mod measure;
 mod oracle;
 mod page;

@@ -2,20 +2,21 @@
 //!
 //! Admit, wait for the turn, send, heed the headers, report the first content and the end, sleep, try again: each step
 //! stands in `omega-client` too, with sockets and timers where the virtual world is here. What differs is said in
-//! `docs/simulator.md`. A fleet is several pipelines, or one that stands for a store which hands out leases without
-//! delay.
+//! `docs/simulator.md`. A fleet is several pipelines and the account they borrow from (`leases.rs`), or one that stands for
+//! a store which hands out leases without delay.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use omega_policy::{
-    Admission, Call, Chance, Demand, Event, Failure, FailureKind, FirstTokens, HintedQuota, LimiterConfig,
-    ModelId, ModelLimits, Outcome, Permit, Pipeline, PipelineConfig, QuotaHint, Spent, TenantId, Ticket,
-    Timestamp, TokenLimits, Usage, Verdict,
+    Admission, Call, Chance, Demand, Event, Failure, FailureKind, FirstTokens, HintedQuota, LeaseConfig,
+    LimiterConfig, ModelId, ModelLimits, Outcome, Permit, Pipeline, PipelineConfig, QuotaHint, Spent,
+    TenantId, Ticket, Timestamp, TokenLimits, Usage, Verdict,
 };
 
 use crate::engine::{Answer, Client, Patience, World};
 use crate::fleet::{Fleet, Shares, Store};
+use crate::leases::{Errand, LeaseStore};
 use crate::measure::Circuit;
 use crate::upstream::{Headers, Provider};
 
@@ -48,6 +49,8 @@ struct Member {
     wake_at: Option<u64>,
     /// How long first tokens took, by model.
     first_tokens: Vec<FirstTokens>,
+    /// Its question to the store that is under way.
+    errand: Option<Errand>,
 }
 
 impl Member {
@@ -71,11 +74,13 @@ struct Active {
     ticket: Option<Ticket>,
 }
 
-/// What a wake-up is for, in the lowest two bits of its token.
+/// What a wake-up is for, in the lowest bits of its token.
+const KINDS: u32 = 3;
 const PUMP: u64 = 0;
 const RETRY: u64 = 1;
 const STORE_DOWN: u64 = 2;
 const STORE_BACK: u64 = 3;
+const ERRAND: u64 = 4;
 
 /// OMEGA as a client of the simulated world.
 #[derive(Debug)]
@@ -90,6 +95,8 @@ pub(crate) struct Product {
     slots: Vec<Option<Active>>,
     vacant: Vec<u32>,
     started: bool,
+    /// Where a fleet meets that shares by leases.
+    store: LeaseStore,
 }
 
 const NOWHERE: u32 = u32::MAX;
@@ -106,10 +113,17 @@ impl Product {
             slots: Vec::new(),
             vacant: Vec::new(),
             started: false,
+            store: LeaseStore::new(fleet.store_delay, fleet.store_down),
             setup,
         };
         match fleet.store {
-            Store::Shared => {
+            Store::Leases if clients > 1 => {
+                product.route = (0..clients).map(|_| product.add_member(1.0, 0)).collect();
+                for member in &mut product.members {
+                    member.pipeline.share(LeaseConfig::default(), Timestamp::ZERO);
+                }
+            }
+            Store::Leases | Store::Shared => {
                 product.add_member(1.0, 0);
                 product.route = vec![0; clients];
             }
@@ -135,6 +149,7 @@ impl Product {
             waiting: HashMap::new(),
             wake_at: None,
             first_tokens: Vec::new(),
+            errand: None,
         });
         self.members.len() - 1
     }
@@ -212,12 +227,47 @@ impl Product {
             };
             world.recorder.circuit(state, at.as_nanos());
         }
-        if let Some(at) = member.pipeline.next_timeout() {
+        if member.errand.is_none()
+            && let Some(request) = member.pipeline.poll_lease(now)
+        {
+            let (errand, at) = self.store.send(request, world.now());
+            member.errand = Some(errand);
+            world.wake(at, ((index as u64) << KINDS) | ERRAND);
+        }
+        // When everything is over, nobody needs to be heard of any more.
+        let is_over = self.vacant.len() == self.slots.len() && world.is_last_arrival_past();
+        let asked = match member.errand {
+            None if !is_over => member.pipeline.next_lease(now),
+            _ => None,
+        };
+        let soonest = [member.pipeline.next_timeout(), asked].into_iter().flatten().min();
+        if let Some(at) = soonest {
             let at = at.as_nanos().max(world.now() + 1);
             if member.wake_at.is_none_or(|asked| at < asked) {
                 member.wake_at = Some(at);
-                world.wake(at, ((index as u64) << 2) | PUMP);
+                world.wake(at, ((index as u64) << KINDS) | PUMP);
             }
+        }
+    }
+
+    /// A question has reached the store, or its answer the client.
+    fn errand(&mut self, index: usize, world: &mut World<'_>) {
+        let now = Timestamp::from_nanos(world.now());
+        match self.members[index].errand.take() {
+            Some(Errand::There(request)) => {
+                let (errand, at) = self.store.carry_out(index as u32, request, world.now());
+                self.members[index].errand = Some(errand);
+                world.wake(at, ((index as u64) << KINDS) | ERRAND);
+            }
+            Some(Errand::Back(request, grant)) => {
+                let pipeline = &mut self.members[index].pipeline;
+                match grant {
+                    Some(grant) => pipeline.handle_lease(&request, &grant, now),
+                    None => pipeline.lose_lease(&request, now),
+                }
+                self.pump(index, world);
+            }
+            None => {}
         }
     }
 
@@ -321,12 +371,13 @@ impl Client for Product {
     }
 
     fn wake(&mut self, token: u64, world: &mut World<'_>) {
-        match token & 3 {
-            RETRY => self.enter((token >> 2) as u32, world),
+        match token & ((1 << KINDS) - 1) {
+            RETRY => self.enter((token >> KINDS) as u32, world),
+            ERRAND => self.errand((token >> KINDS) as usize, world),
             STORE_DOWN => self.store_down(world),
             STORE_BACK => self.store_back(world),
             _ => {
-                let index = (token >> 2) as usize;
+                let index = (token >> KINDS) as usize;
                 if self.members[index].wake_at.is_some_and(|at| at <= world.now()) {
                     self.members[index].wake_at = None;
                     self.pump(index, world);
@@ -370,7 +421,7 @@ impl Client for Product {
                 world.succeed(number);
                 self.vacate(number);
             }
-            Verdict::RetryAt { at, .. } => world.wake(at.as_nanos(), (u64::from(number) << 2) | RETRY),
+            Verdict::RetryAt { at, .. } => world.wake(at.as_nanos(), (u64::from(number) << KINDS) | RETRY),
             Verdict::GiveUp(_) => {
                 world.fail(number);
                 self.vacate(number);

@@ -214,7 +214,7 @@ impl Scenario {
         if self.fleet.clients > 1 && matches!(self.policy, Policy::Windows) {
             return wrong("the windows policy has no notion of a fleet: use one client");
         }
-        if self.fleet.store_down.is_some() && self.fleet.store != Store::Shared {
+        if self.fleet.store_down.is_some() && !matches!(self.fleet.store, Store::Leases | Store::Shared) {
             return wrong("only a shared store can be down");
         }
         Ok(())

@@ -6,7 +6,7 @@
 -- ARGV[1]  the process    ARGV[2]  the request, as JSON
 -- Answers the grant, as JSON. The clock is this server's alone; everything has an end of life.
 
-local EXPIRY, DEBT_MINUTES, RESUMED, CLOSED_KEPT = 2, 5, 2, 60
+local EXPIRY, RESTING, DEBT_MINUTES, RESUMED, CLOSED_KEPT, FEW = 2, 90, 5, 2, 60, 4
 -- So many of the expired are forgotten at once: an exchange stays short whatever happened before it.
 local FORGET_MAX = 50
 
@@ -21,7 +21,7 @@ local function load(field)
 end
 
 local s = load('s') or {
-  epoch = 0, touched = 0, learning = 0, learned = false, members = 0, weights = 0, turns = 0,
+  epoch = 0, touched = 0, learning = 0, learned = false, era = 0, members = 0, weights = 0, turns = 0,
   buckets = {}, slots = {}, pauses = {}, circuits = {},
 }
 
@@ -33,12 +33,21 @@ local function without(line, gone)
   return kept
 end
 
+local function give_back(bucket, amount)
+  if bucket.level < 0 and bucket.depth < FEW * amount then return end
+  local room = bucket.depth - bucket.held - bucket.level
+  bucket.level = bucket.level + max(min(amount, room), 0)
+end
+
 local function forget(gone, h)
   s.members = max(s.members - 1, 0)
   if s.members == 0 then s.weights = 0 else s.weights = max(s.weights - h.weight, 0) end
   for key, held in pairs(h.buckets) do
     local bucket = s.buckets[key]
-    if bucket then bucket.held = max(bucket.held - held.held, 0) end
+    if bucket and h.era == s.era then
+      bucket.held = max(bucket.held - held.held, 0)
+      give_back(bucket, held.late)
+    end
   end
   for model, has in pairs(h.slots) do
     local slots = s.slots[model]
@@ -63,23 +72,17 @@ local function refill(bucket)
   end
 end
 
-local function give_back(bucket, amount)
-  local room = bucket.depth - bucket.held - bucket.level
-  bucket.level = bucket.level + max(min(amount, room), 0)
-end
-
 local function take(bucket, amount)
   bucket.level = max(bucket.level - amount, min(-DEBT_MINUTES * bucket.limit, bucket.level))
 end
 
 local function learn()
   s.learned = true
+  s.era = s.era + 1
   s.learning = now + EXPIRY
   s.touched = s.learning
   for _, bucket in pairs(s.buckets) do
-    refill(bucket)
-    bucket.level = min(bucket.level, 0)
-    bucket.as_of = s.learning
+    bucket.level, bucket.held, bucket.as_of = 0, 0, s.learning
   end
 end
 
@@ -116,13 +119,17 @@ end
 local rolled_back = not ask.away and ask.acked > 0
   and ((me and me.seq < ask.acked) or (not me and now - s.touched > EXPIRY)) or false
 local other_epoch = ask.epoch ~= 0 and ask.epoch ~= s.epoch and not s.learned
-local nobody_here = ask.away and now - s.touched > EXPIRY
+local nobody_here = ask.away and s.touched < now - ask.away_for
 if (rolled_back or other_epoch or nobody_here) and now >= s.learning then
   learn()
 end
 if not me then
-  me = { seq = 0, since = now, weight = 0, buckets = {}, slots = {}, circuits = {} }
+  me = { seq = 0, since = now, weight = 0, era = s.era, buckets = {}, slots = {}, circuits = {} }
   s.members = s.members + 1
+end
+if me.era ~= s.era then
+  me.era = s.era
+  for _, held in pairs(me.buckets) do held.held, held.late, held.granted = 0, 0, 0 end
 end
 s.weights = s.weights + ask.weight - me.weight
 local unheard = me.seq > ask.acked
@@ -130,6 +137,11 @@ me.weight, me.seen, me.seq, me.label = ask.weight, now, ask.seq, ask.label
 local is_learning = now < s.learning
 
 local function debit(bucket, mine, grant)
+  local ahead = max(bucket.as_of - now, 0)
+  local by_then = max(bucket.level + max(EXPIRY - ahead, 0) * bucket.limit / 60, 0)
+  if not (grant.whole and grant.starts <= EXPIRY) then
+    mine.late = mine.late + math.floor(max(grant.amount - by_then, 0))
+  end
   bucket.level = bucket.level - grant.amount
   bucket.held = bucket.held + grant.amount
   mine.held, mine.granted = mine.held + grant.amount, grant.amount
@@ -149,23 +161,26 @@ local function exchange_bucket(a)
   end
   refill(bucket)
   bucket.limit, bucket.depth = a.limit, a.depth
-  local mine = me.buckets[key] or { held = 0, granted = 0, owed = 0, returned = 0 }
+  local mine = me.buckets[key] or { held = 0, late = 0, granted = 0, owed = 0, returned = 0 }
   if unheard then
     bucket.held = max(bucket.held - mine.granted, 0)
     mine.held = max(mine.held - mine.granted, 0)
     give_back(bucket, mine.granted)
   end
-  bucket.held = max(bucket.held - mine.held + a.holding, 0)
+  local holding, late = a.holding, a.late
+  if is_learning then holding, late = 0, 0 end
+  bucket.held = max(bucket.held - mine.held + holding, 0)
   if not is_learning and not rolled_back then
-    take(bucket, max(a.owed - mine.owed, 0))
+    local part = ask.away and min((now - s.learning) / max(ask.away_for, 0.001), 1) or 1
+    take(bucket, max(a.owed - mine.owed, 0) * part)
     give_back(bucket, max(a.returned - mine.returned, 0))
   end
   if a.at_most then bucket.level = min(bucket.level, a.at_most) end
   bucket.level = min(bucket.level, max(bucket.depth - bucket.held, 0))
-  mine = { held = a.holding, granted = 0, owed = a.owed, returned = a.returned }
+  mine = { held = holding, late = late, granted = 0, owed = a.owed, returned = a.returned }
   me.buckets[key] = mine
   local grant = { amount = 0, ready = 0, starts = 0, whole = false, refused_for = 0, level = bucket.level }
-  if a.want <= 0 or is_learning or ask.leave or bucket.limit <= 0 then return grant end
+  if a.want <= 0 or is_learning or ask.rests or ask.leaves or bucket.limit <= 0 then return grant end
   local pace = bucket.limit / 60
   local ahead = max(bucket.as_of - now, 0)
   if a.least > bucket.depth then
@@ -177,7 +192,6 @@ local function exchange_bucket(a)
     grant.amount, grant.starts, grant.whole = a.least, wait, true
     return debit(bucket, mine, grant)
   end
-  local ready = min(max(bucket.level, 0), max(a.want, a.least))
   local amount
   if a.least <= 0 then
     if bucket.level < a.want then return grant end
@@ -189,9 +203,10 @@ local function exchange_bucket(a)
       grant.refused_for = wait
       return grant
     end
-    amount = max(a.want, a.least)
+    local in_time = math.floor(bucket.level + max(a.patience - ahead, 0) * pace)
+    amount = max(min(a.want, in_time), a.least)
   end
-  grant.amount, grant.ready = amount, min(ready, amount)
+  grant.amount, grant.ready = amount, min(max(bucket.level, 0), amount)
   grant.starts = max(-bucket.level / pace, 0) + ahead
   return debit(bucket, mine, grant)
 end
@@ -284,7 +299,8 @@ for model, circuit in pairs(s.circuits) do
   if not (circuit.open or circuit['until'] > now) then s.circuits[model] = nil end
 end
 if not ask.away then s.touched = max(s.touched, now) end
-if ask.leave then forget(name, me) end
+if ask.rests then me.seen = now + RESTING - EXPIRY end
+if ask.leaves then forget(name, me) end
 for model, circuit in pairs(s.circuits) do
   if circuit.turn > 0 then
     local known = me.circuits[model] or { 0, 0 }
@@ -296,7 +312,7 @@ for model, circuit in pairs(s.circuits) do
   end
 end
 
-local kept = 60
+local kept = RESTING
 for _, bucket in pairs(s.buckets) do
   if bucket.limit > 0 then kept = max(kept, (bucket.depth - bucket.level) / bucket.limit * 60) end
 end
@@ -305,12 +321,12 @@ for _, circuit in pairs(s.circuits) do kept = max(kept, circuit['until'] - now) 
 local life = string.format('%.0f', math.ceil(2000 * kept))
 
 redis.call('HSET', KEYS[1], 's', cmsgpack.pack(s))
-if ask.leave then
+if ask.leaves then
   redis.call('HDEL', KEYS[1], 'm:' .. name)
   redis.call('ZREM', KEYS[2], name)
 else
   redis.call('HSET', KEYS[1], 'm:' .. name, cmsgpack.pack(me))
-  redis.call('ZADD', KEYS[2], string.format('%.17g', now), name)
+  redis.call('ZADD', KEYS[2], string.format('%.17g', me.seen), name)
   redis.call('PEXPIRE', KEYS[2], life)
 end
 redis.call('PEXPIRE', KEYS[1], life)

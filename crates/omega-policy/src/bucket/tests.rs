@@ -32,7 +32,7 @@ fn redis_cell_nothing_is_admitted_a_nanosecond_early() {
         let mut bucket = bucket(limit, 6);
         bucket.drain(Keep::Nothing, at(0));
         let due = bucket.when_available(1).expect("limited").as_nanos();
-        let mut early = bucket;
+        let mut early = bucket.clone();
         early.refill(Timestamp::from_nanos(due - 1));
         assert!(!early.fits(1), "{limit}");
         bucket.refill(Timestamp::from_nanos(due));
@@ -56,7 +56,7 @@ fn smithy_a_wait_is_never_zero_while_something_is_missing() {
 fn refilling_every_nanosecond_loses_nothing() {
     let mut often = bucket(7, 60);
     often.drain(Keep::Nothing, at(0));
-    let mut once = often;
+    let mut once = often.clone();
     for nanos in 1..=100_000 {
         often.refill(Timestamp::from_nanos(nanos));
     }
@@ -73,7 +73,7 @@ fn a_clock_that_steps_back_adds_nothing_and_takes_nothing() {
     let mut bucket = bucket(60, 60);
     bucket.take(60);
     bucket.refill(at(10));
-    let before = bucket;
+    let before = bucket.clone();
     bucket.refill(at(5));
     assert_eq!(bucket, before);
     bucket.refill(at(10));
@@ -159,7 +159,7 @@ fn how_long_it_must_have_been_full_doubles_with_each_429_and_shrinks_with_each_s
         bucket.was_not_too_much(40);
     }
     assert_eq!(bucket.lag, LAG_MIN);
-    let before = bucket;
+    let before = bucket.clone();
     bucket.was_not_too_much(5);
     assert_eq!(bucket, before, "a call within the depth says nothing of it");
 }
@@ -187,7 +187,7 @@ fn a_depth_found_to_be_small_grows_back_by_a_hundredth_in_a_minute() {
     assert_eq!(bucket.depth(), 9_000);
     bucket.refill(at(60));
     assert_eq!(bucket.depth(), 9_090);
-    let mut idle = bucket;
+    let mut idle = bucket.clone();
     for minute in 2..600 {
         bucket.refill(at(minute * 60));
     }
@@ -274,11 +274,11 @@ proptest! {
         let mut bucket = bucket(limit, 60);
         bucket.owe(taken);
         let due = bucket.when_available(wanted).expect("limited").as_nanos();
-        let mut then = bucket;
+        let mut then = bucket.clone();
         then.refill(Timestamp::from_nanos(due));
         prop_assert!(then.fits(wanted));
         if due > 0 {
-            let mut before = bucket;
+            let mut before = bucket.clone();
             before.refill(Timestamp::from_nanos(due - 1));
             prop_assert!(!before.fits(wanted));
         }

@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{BELIEVED, LeaseConfig};
+use super::{BELIEVED, LeaseConfig, RESTING};
 use crate::limiter::Pool;
 use crate::{Dimension, Timestamp};
 
-/// Use is averaged over about so many seconds.
+/// What is kept in hand follows the use of about so many seconds.
 const USE_OVER: f64 = 1.0;
+/// And the share of the quota without the store that of so many: what a process happened to do in the last second says
+/// little about its next minutes.
+const SHARE_OVER: f64 = 60.0;
 
 /// The gap after the first failed question, and the longest one.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// A process takes itself to be forgotten so much earlier than the store forgets it.
+const REST_MARGIN: Duration = Duration::from_secs(10);
 
 /// Where a process stands towards the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,12 +42,16 @@ pub(crate) struct Account {
     pub(crate) looked: Timestamp,
     /// What is used, per second.
     pub(crate) pace: f64,
+    /// The same over a longer time.
+    pub(crate) long_pace: f64,
     /// The same when this life began, away: everything since is owed.
     pub(crate) used_before: f64,
     /// Not asked again before, for those who wait.
     pub(crate) ask_at: Timestamp,
     /// The same for what is to be kept in hand.
     pub(crate) stock_at: Timestamp,
+    /// What a call lately took.
+    pub(crate) usual: f64,
     /// So much is kept in hand.
     pub(crate) target: f64,
 }
@@ -65,7 +75,7 @@ pub(crate) struct Shared {
 pub(crate) struct Asked {
     pub(crate) seq: u64,
     pub(crate) at: Timestamp,
-    pub(crate) leaves: bool,
+    pub(crate) rests: bool,
 }
 
 #[derive(Debug)]
@@ -79,9 +89,13 @@ pub(crate) struct Borrower {
     pub(crate) asked: Option<Asked>,
     /// When the last question was made that was answered.
     pub(crate) answered: Timestamp,
+    /// Away: since when.
+    pub(crate) lost_at: Timestamp,
     /// Away: when it is asked again.
     pub(crate) try_at: Timestamp,
     pub(crate) failures: u32,
+    /// Nobody is let go before the store has been asked once more.
+    pub(crate) asks_first: bool,
     /// Until then the store grants nothing to anybody, and what is used meanwhile is nobody's debt.
     pub(crate) learning_until: Timestamp,
     /// Its fair part of the quota, by the last answer; `None`: there was none.
@@ -89,14 +103,14 @@ pub(crate) struct Borrower {
     pub(crate) members: u32,
     /// The part of the tightest limit it lately used.
     pub(crate) weight: f64,
+    /// When it last said that it rests.
+    pub(crate) rested: Timestamp,
     /// The last moment at which it had something to do.
     pub(crate) busy: Timestamp,
     pub(crate) accounts: BTreeMap<(Pool, usize), Account>,
     pub(crate) circuits: BTreeMap<Pool, Shared>,
     /// Until when the fleet knows us to be paused.
     pub(crate) told_pauses: BTreeMap<(Pool, bool), Timestamp>,
-    /// What the fleet's buckets held by the last answer.
-    pub(crate) levels: BTreeMap<(Pool, usize), f64>,
     pub(crate) exchanges: u64,
     pub(crate) lost: u64,
 }
@@ -112,17 +126,19 @@ impl Borrower {
             epoch: 0,
             asked: None,
             answered: now,
+            lost_at: now,
             try_at: now,
             failures: 0,
+            asks_first: false,
             learning_until: Timestamp::ZERO,
             share: None,
             members: 0,
             weight: 0.0,
+            rested: now,
             busy: now,
             accounts: BTreeMap::new(),
             circuits: BTreeMap::new(),
             told_pauses: BTreeMap::new(),
-            levels: BTreeMap::new(),
             exchanges: 0,
             lost: 0,
         }
@@ -131,6 +147,11 @@ impl Borrower {
     /// Are its leases too old to be believed?
     pub(crate) fn is_stale(&self, now: Timestamp) -> bool {
         self.standing == Standing::Joined && now.saturating_since(self.answered) > BELIEVED
+    }
+
+    /// Has it rested for so long that the store may have forgotten it, or was never known to it?
+    pub(crate) fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.acked == 0 || now.saturating_since(self.answered) + REST_MARGIN > RESTING
     }
 
     /// Its part of the quota while it is away.
@@ -179,6 +200,7 @@ impl Account {
         let lately = ((used - self.used) / span).max(0.0);
         let part = span / (span + USE_OVER);
         self.pace += (lately - self.pace) * part;
+        self.long_pace += (lately - self.long_pace) * span / (span + SHARE_OVER);
         (self.used, self.looked) = (used, now);
     }
 }

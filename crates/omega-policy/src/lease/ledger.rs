@@ -5,11 +5,19 @@
 
 use std::collections::BTreeMap;
 
-use super::{BucketAsk, BucketGrant, CircuitAsk, CircuitReport, LEASE_EXPIRY, LeaseGrant, LeaseRequest};
+use super::{
+    BucketAsk, BucketGrant, CircuitAsk, CircuitReport, LEASE_EXPIRY, LeaseGrant, LeaseRequest, RESTING,
+};
 use super::{Pause, SlotAsk, SlotGrant, Turn};
 
 /// Seconds for which a process is remembered, and for which a store that has lost count grants nothing.
 const EXPIRY: f64 = LEASE_EXPIRY.as_millis() as f64 / 1_000.0;
+
+/// A bucket that holds fewer than so many of what is given back.
+const FEW: f64 = 4.0;
+
+/// How much later than its last request one that rests is taken to have been seen.
+const REST: f64 = RESTING.as_secs() as f64 - EXPIRY;
 
 /// A debt is at most so many minutes of a limit: the longest that a provider's hint is believed
 /// ([`HINT_MAX`](crate::HINT_MAX)).
@@ -33,6 +41,8 @@ pub struct Ledger {
     pub learning: f64,
     /// Has it granted nothing for a while in this epoch? Once is enough for everybody who knew another.
     pub learned: bool,
+    /// How often. What was held before is void.
+    pub era: u64,
     /// Processes known.
     pub members: u32,
     /// The sum of their weights.
@@ -110,7 +120,7 @@ pub struct Circuit {
 pub struct Holder {
     /// The last request answered.
     pub seq: u64,
-    /// When.
+    /// When; of one that rests, later: until it is forgotten.
     pub seen: f64,
     /// When it was first heard of.
     pub since: f64,
@@ -118,6 +128,8 @@ pub struct Holder {
     pub label: String,
     /// What it has lately used.
     pub weight: f64,
+    /// In which [era](Ledger::era) what it holds was granted.
+    pub era: u64,
     /// What it holds, by `dimension/model`.
     pub buckets: BTreeMap<String, Held>,
     /// Slots it (has, wants), by model.
@@ -132,12 +144,21 @@ pub struct Holder {
 pub struct Held {
     /// Granted and, as far as is known, not used.
     pub held: f64,
+    /// Of this, what is promised for later than the process is remembered.
+    pub late: f64,
     /// Granted in the last answer.
     pub granted: f64,
     /// What it had owed in all.
     pub owed: f64,
     /// What it had returned in all.
     pub returned: f64,
+}
+
+impl Held {
+    /// Nothing is held any more; what was owed and returned has been counted.
+    fn void(&mut self) {
+        (self.held, self.late, self.granted) = (0.0, 0.0, 0.0);
+    }
 }
 
 /// Seconds since a process was last heard of after which the store forgets it.
@@ -174,7 +195,13 @@ impl Bucket {
         }
     }
 
+    /// What comes back goes to whoever asks next, while those who were promised something later keep their moments: both
+    /// may then go together, and the provider must have had room to gather what both need. One whose bucket holds but a
+    /// few calls has not: there it is left to flow by.
     fn give_back(&mut self, amount: f64) {
+        if self.level < 0.0 && self.depth < FEW * amount {
+            return;
+        }
         let room = self.depth - self.held - self.level;
         self.level += amount.min(room).max(0.0);
     }
@@ -205,16 +232,17 @@ impl Ledger {
         });
         let paused = self.pauses.values().map(|pause| pause.until - now);
         let open = self.circuits.values().map(|circuit| circuit.until - now);
-        2.0 * filled.chain(paused).chain(open).fold(60.0, f64::max)
+        2.0 * filled.chain(paused).chain(open).fold(RESTING.as_secs() as f64, f64::max)
     }
 
-    /// Forgets a process that left or has expired.
+    /// Forgets a process that left or has expired. What it was promised for later goes back: it cannot have used it.
     pub fn forget(&mut self, name: &str, holder: &Holder) {
         self.members = self.members.saturating_sub(1);
         self.weights = if self.members == 0 { 0.0 } else { (self.weights - holder.weight).max(0.0) };
-        for (key, held) in &holder.buckets {
+        for (key, held) in holder.buckets.iter().filter(|_| holder.era == self.era) {
             if let Some(bucket) = self.buckets.get_mut(key) {
                 bucket.held = (bucket.held - held.held).max(0.0);
+                bucket.give_back(held.late);
             }
         }
         for (model, (held, want)) in &holder.slots {
@@ -259,12 +287,17 @@ impl Ledger {
                 None => now - self.touched > EXPIRY,
             };
         let other_epoch = ask.epoch != 0 && ask.epoch != self.epoch && !self.learned;
-        let nobody_here = ask.away && now - self.touched > EXPIRY;
+        // Nobody has got through since this process could not: the store was away from everybody.
+        let nobody_here = ask.away && self.touched < now - ask.away_for;
         if (rolled_back || other_epoch || nobody_here) && now >= self.learning {
             self.learn(now);
         }
         let is_new = holder.is_none();
         let mut me = holder.take().unwrap_or_else(|| Holder { since: now, ..Holder::default() });
+        if is_new || me.era != self.era {
+            me.era = self.era;
+            me.buckets.values_mut().for_each(Held::void);
+        }
         self.members += u32::from(is_new);
         self.weights += ask.weight - me.weight;
         let unheard = me.seq > ask.acked;
@@ -302,7 +335,10 @@ impl Ledger {
         if !ask.away {
             self.touched = self.touched.max(now);
         }
-        if ask.leave {
+        if ask.rests {
+            me.seen = now + REST;
+        }
+        if ask.leaves {
             self.forget(name, &me);
         }
         (grant.members, grant.weights) = (self.members, self.weights);
@@ -313,7 +349,7 @@ impl Ledger {
         });
         grant.pauses = pauses.collect();
         grant.circuits = self.reports(&me, now);
-        *holder = (!ask.leave).then_some(me);
+        *holder = (!ask.leaves).then_some(me);
         grant
     }
 
@@ -334,17 +370,16 @@ impl Ledger {
         }
     }
 
-    /// Nobody knows what was spent: nothing is granted for as long as it takes everybody to come back, and then there
-    /// is nothing but what flows in.
+    /// Nobody knows what was spent: whatever is held is void, nothing is granted for as long as it takes everybody to
+    /// come back, and then there is nothing but what flows in.
     fn learn(&mut self, now: f64) {
         self.learned = true;
+        self.era += 1;
         self.learning = now + EXPIRY;
         // Whoever comes back when that is over is not alone for having been away.
         self.touched = self.learning;
         for bucket in self.buckets.values_mut() {
-            bucket.refill(now);
-            bucket.level = bucket.level.min(0.0);
-            bucket.as_of = self.learning;
+            (bucket.level, bucket.held, bucket.as_of) = (0.0, 0.0, self.learning);
         }
     }
 
@@ -375,18 +410,26 @@ impl Ledger {
             mine.held = (mine.held - mine.granted).max(0.0);
             bucket.give_back(mine.granted);
         }
-        bucket.held = (bucket.held - mine.held + ask.holding).max(0.0);
+        // What a process says to hold that this account has never debited is void: it is told so by this answer.
+        let (holding, late) = if is_learning { (0.0, 0.0) } else { (ask.holding, ask.late) };
+        bucket.held = (bucket.held - mine.held + holding).max(0.0);
         if !is_learning && !rolled_back {
-            bucket.take((ask.owed - mine.owed).max(0.0));
+            // What was used before the account was begun anew is nobody's debt.
+            let part = if request.away {
+                ((now - self.learning) / request.away_for.max(1e-3)).min(1.0)
+            } else {
+                1.0
+            };
+            bucket.take((ask.owed - mine.owed).max(0.0) * part);
             bucket.give_back((ask.returned - mine.returned).max(0.0));
         }
         if let Some(most) = ask.at_most {
             bucket.level = bucket.level.min(most);
         }
         bucket.level = bucket.level.min((bucket.depth - bucket.held).max(0.0));
-        *mine = Held { held: ask.holding, granted: 0.0, owed: ask.owed, returned: ask.returned };
+        *mine = Held { held: holding, late, granted: 0.0, owed: ask.owed, returned: ask.returned };
         let mut grant = BucketGrant { level: bucket.level, ..BucketGrant::default() };
-        if ask.want <= 0.0 || is_learning || request.leave || bucket.limit <= 0.0 {
+        if ask.want <= 0.0 || is_learning || request.rests || request.leaves || bucket.limit <= 0.0 {
             return grant;
         }
         let pace = bucket.limit / 60.0;
@@ -398,9 +441,8 @@ impl Ledger {
                 return BucketGrant { refused_for: wait, ..grant };
             }
             (grant.amount, grant.starts, grant.whole) = (ask.least, wait, true);
-            return Self::debit(bucket, mine, grant);
+            return Self::debit(bucket, mine, grant, now);
         }
-        let ready = bucket.level.max(0.0).min(ask.want.max(ask.least));
         let amount = if ask.least <= 0.0 {
             // All of it or nothing: crumbs are worth no exchange, and are missed by those who wait.
             if bucket.level < ask.want {
@@ -413,15 +455,25 @@ impl Ledger {
             if wait > ask.patience {
                 return BucketGrant { refused_for: wait, ..grant };
             }
-            ask.want.max(ask.least)
+            // What comes after everybody's time is of no use here.
+            let in_time = (bucket.level + (ask.patience - ahead).max(0.0) * pace).floor();
+            ask.want.min(in_time).max(ask.least)
         };
-        (grant.amount, grant.ready) = (amount, ready.min(amount));
+        (grant.amount, grant.ready) = (amount, bucket.level.max(0.0).min(amount));
         grant.starts = (-bucket.level / pace).max(0.0) + ahead;
-        Self::debit(bucket, mine, grant)
+        Self::debit(bucket, mine, grant, now)
     }
 
     /// Takes a grant off the account.
-    fn debit(bucket: &mut Bucket, mine: &mut Held, grant: BucketGrant) -> BucketGrant {
+    fn debit(bucket: &mut Bucket, mine: &mut Held, grant: BucketGrant, now: f64) -> BucketGrant {
+        // By the time the process would be forgotten, so much of it will have come.
+        let ahead = (bucket.as_of - now).max(0.0);
+        let by_then = (bucket.level + (EXPIRY - ahead).max(0.0) * bucket.limit / 60.0).max(0.0);
+        mine.late += if grant.whole && grant.starts <= EXPIRY {
+            0.0
+        } else {
+            (grant.amount - by_then).max(0.0).floor()
+        };
         bucket.level -= grant.amount;
         bucket.held += grant.amount;
         (mine.held, mine.granted) = (mine.held + grant.amount, grant.amount);

@@ -61,7 +61,7 @@ impl RateLimiter {
         let mut last = (now.max(self.paused_until), self.paused_for);
         let cost = load.reserve;
         let model = &self.models[slot];
-        let mut all = self.quotas;
+        let mut all = self.quotas.clone();
         all.fits(cost, now);
         all.foresee(ahead, load, self.due, self.hold);
         let [mut own, mut observed] = model.rehearsal();
@@ -95,7 +95,7 @@ impl RateLimiter {
         now: Timestamp,
     ) -> (Timestamp, Dimension) {
         let mut last = (now.max(self.paused_until), self.paused_for);
-        let mut quotas = self.quotas;
+        let mut quotas = self.quotas.clone();
         for cost in ahead.chain([cost]) {
             let (at, waited) = quotas.pass(cost, last.0);
             last = (at, waited.unwrap_or(last.1));

@@ -1,6 +1,6 @@
 //! The limiter's side of a shared quota: which limits there are, and what a process has of each.
 
-use super::RateLimiter;
+use super::{RateLimiter, resumes};
 use crate::bucket::TokenBucket;
 use crate::{Dimension, ModelId, Timestamp};
 
@@ -130,9 +130,14 @@ impl RateLimiter {
     }
 
     /// Another process was told to leave the provider, or one model, alone.
-    pub(crate) fn heed_pause(&mut self, pool: Pool, until: Timestamp, spent: bool) {
+    pub(crate) fn heed_pause(&mut self, pool: Pool, until: Timestamp, spent: bool, now: Timestamp) {
         match pool {
-            None => self.paused_until = self.paused_until.max(until),
+            None if until > self.paused_until => {
+                self.paused_until = until;
+                let from = resumes(until, now);
+                self.quotas.present_mut().for_each(|(_, bucket)| bucket.hold_until(from));
+            }
+            None => {}
             Some(model) => {
                 let slot = self.slot(model);
                 let model = &mut self.models[slot];

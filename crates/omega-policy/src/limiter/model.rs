@@ -148,8 +148,8 @@ impl ModelState {
     /// The quotas in force, for a rehearsal.
     pub(crate) fn rehearsal(&self) -> [Quotas; 2] {
         [
-            self.limits.as_ref().map(|own| own.quotas).unwrap_or_default(),
-            self.observed.as_ref().map(|observed| observed.quotas).unwrap_or_default(),
+            self.limits.as_ref().map(|own| own.quotas.clone()).unwrap_or_default(),
+            self.observed.as_ref().map(|observed| observed.quotas.clone()).unwrap_or_default(),
         ]
     }
 
@@ -185,7 +185,7 @@ impl ModelState {
         let paused = self.paused_until > now;
         let observed = self.observed.get_or_insert_with(|| Observed::new(edition));
         observed.until[place] = now + OBSERVED_FOR;
-        let Some(bucket) = observed.quotas.bucket_or_insert(dimension, fresh) else { return };
+        let Some(bucket) = observed.quotas.bucket_or_insert(dimension, fresh.clone()) else { return };
         bucket.refill(now);
         if bucket.limit() != fresh.limit() {
             bucket.resize(&fresh);

@@ -104,7 +104,7 @@ const FLOWING: [Dimension; 4] =
     [Dimension::Requests, Dimension::Tokens, Dimension::InputTokens, Dimension::OutputTokens];
 
 /// Up to four buckets. An absent one does not limit.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Quotas([Option<TokenBucket>; 4]);
 
 impl Quotas {
@@ -135,11 +135,12 @@ impl Quotas {
 
     /// These buckets under other limits. One that was there keeps its level; a new one begins with what `spent` leaves.
     pub(crate) fn reconfigured(&self, fresh: &Self, spent: Cost, now: Timestamp) -> Self {
-        let mut next = *fresh;
-        for (dimension, (bucket, before)) in FLOWING.iter().zip(next.0.iter_mut().zip(self.0)) {
+        let mut next = fresh.clone();
+        for (dimension, (bucket, before)) in FLOWING.iter().zip(next.0.iter_mut().zip(&self.0)) {
             let Some(bucket) = bucket else { continue };
             match before {
-                Some(mut before) => {
+                Some(before) => {
+                    let mut before = before.clone();
                     before.refill(now);
                     before.resize_if_changed(bucket);
                     *bucket = before;
@@ -170,8 +171,10 @@ impl Quotas {
 
     /// Puts in place what is missing here and is there in `others`, as it stands there.
     pub(crate) fn complete_from(&mut self, others: &Self) {
-        for (bucket, other) in self.0.iter_mut().zip(others.0) {
-            *bucket = bucket.or(other);
+        for (bucket, other) in self.0.iter_mut().zip(&others.0) {
+            if bucket.is_none() {
+                *bucket = other.as_ref().map(TokenBucket::alone);
+            }
         }
     }
 

@@ -21,7 +21,7 @@ impl RateLimiter {
             Quotas::new(config.requests_per_minute, config.tokens, config.burst, config.depth_margin, now);
         let (requests, tokens) = self.recent.totals(now);
         // What was sent while nothing was limited was taken from no bucket.
-        let before = if self.config.enabled { self.quotas } else { Quotas::default() };
+        let before = if self.config.enabled { self.quotas.clone() } else { Quotas::default() };
         let spent = Cost { requests, input: tokens, output: 0 };
         self.quotas = before.reconfigured(&fresh, spent, now);
         let limit = match config.tokens {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use self::ask::Need;
 use super::Pipeline;
 use crate::breaker::Stand;
 use crate::bucket::Lent;
@@ -20,8 +21,14 @@ use crate::{
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// One that has had nothing to do for so long gives everything back.
 const IDLE: Duration = Duration::from_secs(5);
+/// One that is away and has not asked for so long after it might have has been idle.
+const IDLE_AWAY: Duration = Duration::from_millis(100);
+/// And is then heard of so often.
+const REFRESH: Duration = Duration::from_secs(30);
 /// A debt or a surplus is told this long after the last exchange.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Who waits behind a line of so many seconds asks for newcomers once in a part of it.
+const QUESTIONS: f64 = 64.0;
 /// Who has no slot, or found nothing to keep in hand, asks again after this.
 const POLL: Duration = Duration::from_millis(50);
 /// A refusal is believed no longer than this: quota is given back now and then.
@@ -55,7 +62,8 @@ impl Pipeline {
         }
         let is_busy = !self.queue.is_empty() || self.limiter.in_flight() > 0;
         match lease.standing {
-            Standing::Apart => (!self.queue.is_empty()).then_some(now),
+            Standing::Apart if !self.queue.is_empty() => Some(now),
+            Standing::Apart => (lease.acked > 0).then_some(lease.rested + REFRESH),
             Standing::Away => {
                 let wanted = is_busy || now.saturating_since(lease.busy) < IDLE;
                 wanted.then_some(lease.try_at)
@@ -83,35 +91,42 @@ impl Pipeline {
             self.restart_debts();
         }
         let lease = self.lease.as_mut()?;
-        if lease.standing == Standing::Apart {
+        if lease.standing == Standing::Apart && lease.is_forgotten(now) {
             lease.begin_life();
             lease.epoch = 0;
         }
         let away = lease.standing == Standing::Away;
-        let leaves = !away && !is_busy && now.saturating_since(lease.busy) >= IDLE;
+        let rests = !away && !is_busy && now.saturating_since(lease.busy) >= IDLE;
+        if rests {
+            lease.rested = now;
+        }
         lease.seq += 1;
         lease.exchanges += 1;
-        lease.asked = Some(Asked { seq: lease.seq, at: now, leaves });
-        Some(self.ask(leaves, now))
+        lease.asked = Some(Asked { seq: lease.seq, at: now, rests });
+        Some(self.ask(rests, false, now))
     }
 
     /// The request that is numbered already.
-    fn ask(&mut self, leaves: bool, now: Timestamp) -> LeaseRequest {
+    fn ask(&mut self, rests: bool, leaves: bool, now: Timestamp) -> LeaseRequest {
         let standing = self.lease.as_ref().map(|lease| (lease.life, lease.seq, lease.acked, lease.epoch));
         let (life, seq, acked, epoch) = standing.unwrap_or_default();
         let away = self.lease.as_ref().is_some_and(|lease| lease.standing == Standing::Away);
-        let buckets = self.ask_buckets(away, leaves, now);
-        let slots = self.ask_slots(leaves, now);
+        let buckets = self.ask_buckets(away, rests || leaves, now);
+        let slots = self.ask_slots(rests || leaves, now);
         let pauses = self.ask_pauses(now);
         let circuits = self.ask_circuits(now);
         let weight = self.lease.as_ref().map_or(0.0, |lease| lease.weight);
+        let lost_at = self.lease.as_ref().map_or(now, |lease| lease.lost_at);
+        let away_for = now.saturating_since(lost_at).as_secs_f64();
         LeaseRequest {
             life,
             seq,
             acked,
             epoch,
             away,
-            leave: leaves,
+            away_for: if away { away_for } else { 0.0 },
+            rests,
+            leaves,
             label: String::new(),
             weight,
             buckets,
@@ -132,7 +147,7 @@ impl Pipeline {
         if grant.stale {
             return self.lose_lease(request, now);
         }
-        lease.asked = None;
+        (lease.asked, lease.asks_first) = (None, false);
         (lease.acked, lease.epoch, lease.failures) = (grant.seq, grant.epoch, 0);
         if grant.learning <= 0.0 {
             // One that has lost its memory does not know how many there are.
@@ -141,17 +156,16 @@ impl Pipeline {
             let by_use = if grant.weights > 0.0 { 0.5 * request.weight / grant.weights } else { even };
             lease.share = Some((even + by_use).min(1.0));
         }
-        if asked.leaves {
+        if asked.rests {
             lease.standing = Standing::Apart;
-            lease.busy = now;
-            lease.begin_life();
+            lease.answered = asked.at;
             self.forget_fleet();
             return;
         }
         if grant.learning > 0.0 {
             // Nobody knows what was spent: until the store does, everybody goes on with its share.
             if lease.standing != Standing::Away {
-                self.go_away(true, now);
+                self.go_away(true, now, now);
             }
             if let Some(lease) = &mut self.lease {
                 lease.learning_until = now + seconds(grant.learning);
@@ -199,17 +213,18 @@ impl Pipeline {
         let now = self.tick(now);
         let Some(lease) = &mut self.lease else { return };
         let Some(asked) = lease.asked.filter(|asked| asked.seq == request.seq) else { return };
-        lease.asked = None;
+        (lease.asked, lease.asks_first) = (None, false);
         lease.failed(now);
-        if asked.leaves {
+        if asked.rests {
             // It wanted nothing any more. What it held is forgotten with it.
             lease.standing = Standing::Apart;
             lease.begin_life();
+            lease.epoch = 0;
             self.forget_fleet();
             return;
         }
         if lease.standing != Standing::Away {
-            self.go_away(true, now);
+            self.go_away(true, asked.at, now);
         }
     }
 
@@ -222,7 +237,7 @@ impl Pipeline {
         }
         // Should an answer be under way, what it grants was never heard of and goes back too.
         lease.seq += 1;
-        Some(self.ask(true, now))
+        Some(self.ask(false, true, now))
     }
 
     /// How it stands with the other processes, if there are any.
@@ -240,12 +255,10 @@ impl Pipeline {
 
     /// Leases that are too old are not believed any more, whatever happens next.
     pub(super) fn doubt_leases(&mut self, now: Timestamp) {
-        if self.lease.as_ref().is_some_and(|lease| lease.is_stale(now)) {
-            if let Some(lease) = &mut self.lease {
-                lease.asked = None;
-                lease.try_at = now;
-            }
-            self.go_away(false, now);
+        if let Some(lease) = self.lease.as_mut().filter(|lease| lease.is_stale(now)) {
+            (lease.asked, lease.try_at) = (None, now);
+            let since = lease.answered;
+            self.go_away(false, since, now);
         }
     }
 
@@ -254,6 +267,22 @@ impl Pipeline {
         if let Some(lease) = &mut self.lease {
             lease.busy = now;
         }
+    }
+
+    /// Has this process been away and idle, so that nobody knows whether the store is back? Then it is asked before a call
+    /// is let go: what idle processes have saved up of their shares meanwhile is more than the quota if the others have
+    /// theirs from the store.
+    pub(super) fn asks_first(&mut self, now: Timestamp) -> bool {
+        let Some(lease) = &mut self.lease else { return false };
+        if lease.standing == Standing::Away && lease.asked.is_none() && now > lease.try_at + IDLE_AWAY {
+            lease.asks_first = true;
+        }
+        lease.asks_first
+    }
+
+    /// Is everybody held until the store has been asked?
+    pub(super) fn is_asking_first(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.asks_first)
     }
 
     /// Must this call wait until the fleet has said whether it may probe?
@@ -302,9 +331,9 @@ impl Pipeline {
     }
 
     /// The store is out of reach: the last fair share from now on, in another life.
-    fn go_away(&mut self, believes: bool, now: Timestamp) {
+    fn go_away(&mut self, believes: bool, since: Timestamp, now: Timestamp) {
         let Some(lease) = &mut self.lease else { return };
-        lease.standing = Standing::Away;
+        (lease.standing, lease.lost_at) = (Standing::Away, since);
         lease.begin_life();
         let share = lease.offline_share();
         for (_, _, bucket) in self.limiter.buckets_mut() {
@@ -354,17 +383,18 @@ impl Pipeline {
             let at_hand = bucket.at_hand();
             if bucket.has_word() {
                 wish(now);
-            } else if at_hand < 0.0
-                || (self.queue.is_empty() && bucket.holding() > 2.0 * account.target + 1.0)
+            }
+            let need = if self.queue.is_empty() { Need::default() } else { self.need(pool, dimension, now) };
+            let holding = bucket.holding();
+            if at_hand < 0.0
+                || holding >= need.all + 2.0 * account.target + 1.0
+                || (need.all > 0.0 && bucket.waits_in_vain(now))
             {
                 wish(lease.answered + SETTLE);
             }
-            if bucket.awaits_flow() {
-                continue;
-            }
-            if !self.queue.is_empty() && self.need(pool, dimension, now).first > at_hand {
+            if need.all > holding {
                 wish(account.ask_at);
-            } else if at_hand < account.target / 2.0 {
+            } else if need.all <= 0.0 && at_hand < account.target / 2.0 {
                 wish(account.stock_at);
             }
         }
@@ -399,18 +429,17 @@ impl Pipeline {
 
     fn take_grant(&mut self, ask: &BucketAsk, granted: &BucketGrant, now: Timestamp) {
         let Some(lease) = &mut self.lease else { return };
-        let share = lease.share.unwrap_or(1.0);
-        lease.levels.insert((ask.model, ask.dimension as usize), granted.level);
         let account = lease.account(ask.model, ask.dimension);
         let Some(bucket) = self.limiter.bucket_mut(ask.model, ask.dimension) else { return };
-        bucket.expect((bucket.pace() * share).max(account.pace));
+        bucket.hear_fleet(granted.level, now);
         (account.ask_at, account.stock_at) = (now, now);
         if granted.amount > 0.0 {
             let starts = now + seconds(granted.starts);
             let BucketGrant { amount, ready, whole, .. } = *granted;
             bucket.lend(Lent { amount, ready, starts, whole }, now);
+            // Behind a long line a little later is as good: asked less often, for more at once.
+            account.ask_at = now + seconds(granted.starts / QUESTIONS).min(REFUSED_MAX);
         } else if granted.refused_for > 0.0 {
-            bucket.not_before(now + seconds(granted.refused_for));
             let late = seconds(granted.refused_for - ask.patience);
             account.ask_at = now + late.clamp(POLL, REFUSED_MAX);
         } else if ask.want > 0.0 {
@@ -421,7 +450,7 @@ impl Pipeline {
     fn follow_pauses(&mut self, grant: &LeaseGrant, now: Timestamp) {
         for pause in &grant.pauses {
             let until = now + seconds(pause.seconds);
-            self.limiter.heed_pause(pause.model, until, pause.spent);
+            self.limiter.heed_pause(pause.model, until, pause.spent, now);
             if let Some(lease) = &mut self.lease {
                 let told = lease.told_pauses.entry((pause.model, pause.spent)).or_default();
                 *told = until.max(*told);

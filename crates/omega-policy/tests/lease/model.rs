@@ -28,6 +28,8 @@ struct Process {
     /// When the last answered question was asked.
     answered: u8,
     asked: Option<(u64, u8)>,
+    /// When it was lost to the store.
+    lost_at: u8,
     /// When each token it holds may be used.
     held: Vec<u8>,
 }
@@ -84,6 +86,7 @@ impl Story {
             limit: 60.0,
             depth: DEPTH,
             holding: held.len() as f64,
+            late: held.iter().filter(|at| **at > self.time + 2).count() as f64,
             owed: 0.0,
             returned: 0.0,
             want: if is_away { 0.0 } else { want.into() },
@@ -97,7 +100,13 @@ impl Story {
             acked,
             epoch,
             away: is_away,
-            leave: false,
+            away_for: if is_away {
+                f64::from(self.time - self.processes[process].lost_at) + 0.5
+            } else {
+                0.0
+            },
+            rests: false,
+            leaves: false,
             label: String::new(),
             weight: 0.0,
             buckets: vec![bucket],
@@ -137,7 +146,7 @@ impl Story {
         me.asked = None;
         (me.acked, me.epoch) = (seq, grant.epoch);
         if grant.learning > 0.0 {
-            me.go_away();
+            me.go_away(time);
             return;
         }
         (me.is_away, me.answered) = (false, asked);
@@ -157,8 +166,8 @@ impl Story {
 }
 
 impl Process {
-    fn go_away(&mut self) {
-        self.is_away = true;
+    fn go_away(&mut self, since: u8) {
+        (self.is_away, self.lost_at) = (true, since);
         self.life += 1;
         (self.seq, self.acked, self.asked) = (0, 0, None);
         self.held.clear();
@@ -179,6 +188,7 @@ impl Model for Protocol {
             epoch: 0,
             answered: 0,
             asked: None,
+            lost_at: 0,
             held: Vec::new(),
         };
         vec![Story {
@@ -235,7 +245,8 @@ impl Model for Protocol {
                         && !next.processes[number].is_away
                         && next.processes[number].seq > 0
                     {
-                        next.processes[number].go_away();
+                        let since = next.processes[number].answered;
+                        next.processes[number].go_away(since);
                     }
                 }
             }
@@ -267,7 +278,10 @@ impl Model for Protocol {
                 let (process, life, grant) = next.answers.remove(at);
                 next.receive(process, life, &grant);
             }
-            Act::GiveUp(process) => next.processes[process].go_away(),
+            Act::GiveUp(process) => {
+                let since = next.processes[process].asked.map_or(next.time, |(_, at)| at);
+                next.processes[process].go_away(since);
+            }
             Act::Use(process) => {
                 let held = &mut next.processes[process].held;
                 let at = held.iter().position(|at| *at <= story.time)?;
@@ -290,6 +304,7 @@ impl Model for Protocol {
                 let held: f64 = story
                     .holders
                     .values()
+                    .filter(|holder| holder.era == story.ledger.era)
                     .filter_map(|holder| holder.buckets.get("requests/"))
                     .map(|held| held.held)
                     .sum();

@@ -106,10 +106,14 @@ struct FleetArgs {
     /// How many clients share the quota
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     clients: u32,
-    /// How: shared (one state), static (equal parts) or none (each believes in all of it)
-    #[arg(long, value_name = "HOW", value_parser = store, default_value = "shared")]
+    /// How: leases (from one account, as with `state: redis://…`), shared (one state, no delays), static (equal parts) or
+    /// none (each believes in all of it)
+    #[arg(long, value_name = "HOW", value_parser = store, default_value = "leases")]
     store: Store,
-    /// When the shared store is away: START+LENGTH in seconds
+    /// From a client to the store with leases, and as long back, in milliseconds
+    #[arg(long, value_name = "MS", default_value = "0.5", value_parser = milliseconds)]
+    store_delay: u64,
+    /// When the store is away: START+LENGTH in seconds
     #[arg(long, value_name = "WHEN")]
     store_down: Option<Window>,
     /// How requests fall to clients: even, zipf or zipf:EXPONENT
@@ -123,7 +127,7 @@ Examples:
   omega simulate --trace mine.csv --rpm 500 --tpm 200000 --report out.html
   omega simulate --trace mine.csv --load 1.2 --policy omega,none,sdk,tenacity,windows,oracle
   omega simulate --trace mine.csv --fault down@600+300 --fault brown:0.3@1200+600 --preset spec,adaptive
-  omega simulate --trace mine.csv --clients 64 --store shared --store-down 600+300 --skew zipf
+  omega simulate --trace mine.csv --clients 64 --store-down 600+300 --skew zipf
   omega simulate --trace mine.csv --compare a.yaml b.yaml
   omega simulate --trace mine.csv --suggest --goal 0.999
 
@@ -238,6 +242,7 @@ fn scenario(arguments: &SimulateArgs, policy: Policy, config: Config) -> Scenari
             clients: fleet.clients,
             store: fleet.store,
             store_down: fleet.store_down,
+            store_delay: fleet.store_delay,
             skew: fleet.skew,
         },
         deadline: arguments.deadline,
@@ -382,10 +387,19 @@ fn charge(text: &str) -> Result<Charge, String> {
 
 fn store(text: &str) -> Result<Store, String> {
     match text {
+        "leases" => Ok(Store::Leases),
         "shared" => Ok(Store::Shared),
         "static" => Ok(Store::Static),
         "none" => Ok(Store::None),
-        _ => Err(String::from("known are shared, static and none")),
+        _ => Err(String::from("known are leases, shared, static and none")),
+    }
+}
+
+/// As nanoseconds.
+fn milliseconds(text: &str) -> Result<u64, String> {
+    match text.parse::<f64>() {
+        Ok(delay) if (0.0..=10_000.0).contains(&delay) => Ok((delay * 1e6) as u64),
+        _ => Err(String::from("expected milliseconds, 0 to 10000")),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{HEARTBEAT, SAME};
 use crate::breaker::Stand;
 use crate::bucket::TokenBucket;
+use crate::lease::LEASE_EXPIRY;
 use crate::lease::borrower::Account;
 use crate::limiter::Pool;
 use crate::{BucketAsk, CircuitAsk, Dimension, Pause, Pipeline, SlotAsk, Timestamp, Turn};
@@ -23,14 +24,16 @@ pub(super) struct Need {
     pub(super) first: f64,
     /// All of it.
     pub(super) all: f64,
-    /// How much longer the most impatient of the first waits, in seconds.
+    /// How much longer the most patient waits, in seconds.
     pub(super) patience: f64,
 }
 
 impl Pipeline {
     /// What those who wait need of one limit.
     pub(super) fn need(&self, pool: Pool, dimension: Dimension, now: Timestamp) -> Need {
-        let mut need = Need { patience: f64::INFINITY, ..Need::default() };
+        let patience =
+            self.queue.last_deadline().map_or(0.0, |last| last.saturating_since(now).as_secs_f64());
+        let mut need = Need { patience, ..Need::default() };
         for (_, _, waiter) in self.queue.heads(now) {
             if pool.is_some_and(|model| model.0 as usize != waiter.slot) {
                 continue;
@@ -38,12 +41,11 @@ impl Pipeline {
             let amount = waiter.load.of(dimension) as f64;
             need.first = need.first.max(amount);
             need.all += self.queue.waiting_in(waiter.slot).of(dimension) as f64;
-            need.patience = need.patience.min(waiter.deadline.saturating_since(now).as_secs_f64());
         }
         need
     }
 
-    pub(super) fn ask_buckets(&mut self, away: bool, leaves: bool, now: Timestamp) -> Vec<BucketAsk> {
+    pub(super) fn ask_buckets(&mut self, away: bool, rests: bool, now: Timestamp) -> Vec<BucketAsk> {
         let keys: Vec<(Pool, Dimension)> =
             self.limiter.buckets().map(|(pool, dimension, _)| (pool, dimension)).collect();
         let mut asks = Vec::with_capacity(keys.len());
@@ -53,27 +55,30 @@ impl Pipeline {
             let need = if self.queue.is_empty() { Need::default() } else { self.need(pool, dimension, now) };
             let used = self.limiter.used(pool, dimension);
             let Some(lease) = &mut self.lease else { break };
-            let members = f64::from(lease.members.max(1));
+            let (members, busy) = (f64::from(lease.members.max(1)), lease.busy);
             let account = lease.account(pool, dimension);
             account.look(used, now);
             let Some(bucket) = self.limiter.bucket_mut(pool, dimension) else { continue };
             bucket.refill(now);
             if pool.is_none() && bucket.pace() > 0.0 {
-                weight = weight.max((account.pace / bucket.pace()).min(1.0));
+                weight = weight.max((account.long_pace / bucket.pace()).min(1.0));
             }
-            account.target = target(account, bucket, dimension, requests_pace, members);
-            let ask = match (away, leaves) {
+            account.usual = usual(account, dimension, requests_pace);
+            // One that does nothing keeps nothing.
+            let is_idle = need.all <= 0.0 && now.saturating_since(busy) > HEARTBEAT;
+            account.target = if is_idle { 0.0 } else { target(account, bucket, members) };
+            let ask = match (away, rests) {
                 (true, _) => {
                     let used = (used - account.used_before).clamp(0.0, bucket.whole_depth());
                     account.owed = account.owed.max(used);
-                    BucketAsk { owed: account.owed, ..told(pool, dimension, bucket, account) }
+                    BucketAsk { owed: account.owed, ..told(pool, dimension, bucket, account, now) }
                 }
                 (_, true) => {
-                    account.owed += bucket.pass_debt() as f64;
-                    account.returned += bucket.hand_back(0.0) as f64;
-                    told(pool, dimension, bucket, account)
+                    account.owed += bucket.pass_debt();
+                    account.returned += bucket.hand_back(0.0);
+                    told(pool, dimension, bucket, account, now)
                 }
-                _ => ask(pool, dimension, bucket, account, need, members, now),
+                _ => ask(pool, dimension, bucket, account, need, now),
             };
             asks.push(ask);
         }
@@ -93,7 +98,7 @@ impl Pipeline {
         account.pace
     }
 
-    pub(super) fn ask_slots(&mut self, leaves: bool, now: Timestamp) -> Vec<SlotAsk> {
+    pub(super) fn ask_slots(&mut self, rests: bool, now: Timestamp) -> Vec<SlotAsk> {
         let waiting = self.queue.len();
         let lanes: Vec<(usize, usize)> =
             self.queue.lanes().map(|slot| (slot, self.queue.waiting_count(slot))).collect();
@@ -110,7 +115,7 @@ impl Pipeline {
             let line = state.lease.is_some_and(|lease| lease.line);
             let spare = if line || !busy { 0 } else { 1 + state.in_flight / 4 };
             let want = state.in_flight.saturating_add(waiting).saturating_add(spare).min(state.limit);
-            let want = if leaves { 0 } else { want };
+            let want = if rests { 0 } else { want };
             SlotAsk { model: pool, limit: state.limit, in_flight: state.in_flight, want }
         });
         asks.collect()
@@ -160,32 +165,37 @@ impl Pipeline {
     }
 }
 
-/// How much is kept in hand: what is used in a fifth of a second, at least one usual call; nothing where that is more
-/// than a process may keep to itself. Then every call asks for exactly what it needs.
-fn target(
-    account: &Account,
-    bucket: &TokenBucket,
-    dimension: Dimension,
-    requests_pace: f64,
-    members: f64,
-) -> f64 {
-    let usual = match dimension {
+/// What a call lately took of a limit.
+fn usual(account: &Account, dimension: Dimension, requests_pace: f64) -> f64 {
+    match dimension {
         Dimension::Requests => 1.0,
         _ if requests_pace > 0.0 => account.pace / requests_pace,
         _ => 0.0,
-    };
+    }
+}
+
+/// How much is kept in hand: what is used in a fifth of a second, at least one usual call; nothing where that is more
+/// than a process may keep to itself. Then every call asks for exactly what it needs.
+fn target(account: &Account, bucket: &TokenBucket, members: f64) -> f64 {
     let most = bucket.whole_depth() * DEPTH_PART / members;
-    if usual > most { 0.0 } else { (account.pace * HORIZON).max(usual).min(most) }
+    if account.usual > most { 0.0 } else { (account.pace * HORIZON).max(account.usual).min(most) }
 }
 
 /// What is simply told of a limit.
-fn told(pool: Pool, dimension: Dimension, bucket: &TokenBucket, account: &Account) -> BucketAsk {
+fn told(
+    pool: Pool,
+    dimension: Dimension,
+    bucket: &TokenBucket,
+    account: &Account,
+    now: Timestamp,
+) -> BucketAsk {
     BucketAsk {
         model: pool,
         dimension,
         limit: bucket.limit() as f64,
         depth: bucket.whole_depth(),
-        holding: if bucket.is_leased() { bucket.holding().max(0.0).ceil() } else { 0.0 },
+        holding: if bucket.is_leased() { bucket.holding().max(0.0) } else { 0.0 },
+        late: bucket.promised_after(now + LEASE_EXPIRY),
         owed: account.owed,
         returned: account.returned,
         want: 0.0,
@@ -195,43 +205,36 @@ fn told(pool: Pool, dimension: Dimension, bucket: &TokenBucket, account: &Accoun
     }
 }
 
-/// What is asked of a limit: what those wait for who are first, and what is to be kept in hand.
+/// What is asked of a limit: all that those wait for who are here, or what is to be kept in hand.
 fn ask(
     pool: Pool,
     dimension: Dimension,
     bucket: &mut TokenBucket,
     account: &mut Account,
     need: Need,
-    members: f64,
     now: Timestamp,
 ) -> BucketAsk {
-    account.owed += bucket.pass_debt() as f64;
+    account.owed += bucket.pass_debt();
     let target = account.target;
-    if need.all <= 0.0 {
-        account.returned += bucket.hand_back(2.0 * target) as f64;
-    }
-    let at_most = bucket.tell_at_most(now);
-    let mut ask = BucketAsk { at_most, ..told(pool, dimension, bucket, account) };
-    let at_hand = bucket.at_hand();
-    let waits = need.first > at_hand;
-    let ask_at = if waits { account.ask_at } else { account.stock_at };
-    if bucket.awaits_flow() || ask_at > now {
-        return ask;
-    }
-    let goal = if need.all > 0.0 {
-        // Where many wait, everybody gets the same span of the quota in turn.
-        let turn = bucket.pace() * HORIZON / members;
-        (need.all + target).min(target.max(turn)).max(need.first)
-    } else {
-        target
+    let keep = match need.all > 0.0 && bucket.waits_in_vain(now) {
+        // It is to be had at once: asked for anew.
+        true => bucket.at_hand().max(0.0),
+        false => need.all + 2.0 * target,
     };
-    ask.want = (goal - at_hand).ceil().max(0.0);
-    if waits {
-        ask.least = (need.first - at_hand).ceil();
-        ask.want = ask.want.max(ask.least);
-        ask.patience = need.patience.min(1e9);
-    } else if at_hand >= target / 2.0 && need.all <= 0.0 {
-        ask.want = 0.0;
+    account.returned += bucket.hand_back(keep);
+    let at_most = bucket.tell_at_most(now);
+    let mut ask = BucketAsk { at_most, ..told(pool, dimension, bucket, account, now) };
+    let holding = bucket.holding();
+    if need.all > 0.0 {
+        if need.all > holding && account.ask_at <= now {
+            ask.want = (need.all - holding).ceil();
+            let first = (need.first - holding).ceil();
+            ask.least = if first > 0.0 { first } else { account.usual.ceil().clamp(1.0, ask.want) };
+            ask.want = ask.want.max(ask.least);
+            ask.patience = need.patience.min(1e9);
+        }
+    } else if bucket.at_hand() < target / 2.0 && account.stock_at <= now {
+        ask.want = (target - holding).ceil().max(0.0);
     }
     ask
 }

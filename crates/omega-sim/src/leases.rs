@@ -1,0 +1,91 @@
+//! The store of a fleet, and the way to it: the account that the real stores keep, with delays and an outage.
+
+use std::collections::{HashMap, VecDeque};
+
+use omega_policy::{Holder, LEASE_EXPIRY, LeaseGrant, LeaseRequest, Ledger, ModelId};
+
+use crate::fault::Window;
+use crate::service::SECOND;
+
+/// A client gives up on the store after this long: the default of `state.timeout_seconds`.
+pub(crate) const TIMEOUT: u64 = SECOND / 40;
+
+/// A process in one of its lives.
+type Name = (u32, u32);
+
+/// One question under way.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// On its way to the store.
+    There(LeaseRequest),
+    /// On its way back; `None`: nobody answered.
+    Back(LeaseRequest, Option<LeaseGrant>),
+}
+
+#[derive(Debug)]
+pub(crate) struct LeaseStore {
+    ledger: Ledger,
+    holders: HashMap<Name, Holder>,
+    /// Who was seen when, oldest first; out of date for those that were seen again.
+    seen: VecDeque<(u64, Name)>,
+    /// One way.
+    delay: u64,
+    down: Option<Window>,
+    pub(crate) exchanges: u64,
+}
+
+impl LeaseStore {
+    pub(crate) fn new(delay: u64, down: Option<Window>) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            holders: HashMap::new(),
+            seen: VecDeque::new(),
+            delay,
+            down,
+            exchanges: 0,
+        }
+    }
+
+    /// A question leaves: what is under way, and when it is there. A store that is down hears nothing.
+    pub(crate) fn send(&self, request: LeaseRequest, now: u64) -> (Errand, u64) {
+        match self.down.is_some_and(|down| down.contains(now)) || 2 * self.delay > TIMEOUT {
+            true => (Errand::Back(request, None), now + TIMEOUT),
+            false => (Errand::There(request), now + self.delay),
+        }
+    }
+
+    /// It has arrived: the answer, and when it is back.
+    pub(crate) fn carry_out(&mut self, process: u32, request: LeaseRequest, now: u64) -> (Errand, u64) {
+        self.exchanges += 1;
+        self.forget_expired(now);
+        let name = (process, request.life);
+        let wire = request.clone().named(|model| model.map_or(String::new(), |model| model.0.to_string()));
+        let mut holder = self.holders.remove(&name);
+        let written = format!("{process}-{}", request.life);
+        let grant = self.ledger.exchange(&written, &mut holder, &wire, seconds(now));
+        if let Some(holder) = holder {
+            self.holders.insert(name, holder);
+            self.seen.push_back((now, name));
+        }
+        let grant = grant.named(|model| model.parse().ok().map(ModelId));
+        (Errand::Back(request, Some(grant)), now + self.delay)
+    }
+
+    fn forget_expired(&mut self, now: u64) {
+        let before = now.saturating_sub(LEASE_EXPIRY.as_nanos() as u64);
+        while let Some((at, name)) = self.seen.front().copied()
+            && at < before
+        {
+            self.seen.pop_front();
+            let is_last = self.holders.get(&name).is_some_and(|holder| holder.seen <= seconds(at));
+            if is_last && let Some(holder) = self.holders.remove(&name) {
+                self.ledger.forget(&format!("{}-{}", name.0, name.1), &holder);
+            }
+        }
+    }
+}
+
+/// The store's clock does not begin at nothing.
+fn seconds(now: u64) -> f64 {
+    1.0 + now as f64 / 1e9
+}

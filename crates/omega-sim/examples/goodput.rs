@@ -233,7 +233,7 @@ impl Study {
     /// Sixty-four clients with one quota.
     fn fleet(&mut self) -> Result<(), String> {
         heading("preset spec, 64 clients, load 1.2: % of the oracle (429s per 1,000)");
-        let kinds = ["shared", "store down 5 min", "static shares", "nobody knows"];
+        let kinds = ["leases", "store down 5 min", "shared", "static shares", "nobody knows"];
         self.table(&kinds.map(String::from), |kind, scenario| {
             scenario.config = config(SPEC)?;
             scenario.quota = Quota::Load(1.2);
@@ -244,7 +244,8 @@ impl Study {
                     let store_down = Some("600+300".parse()?);
                     (Fleet { store_down, ..fleet }, (Bar::AtLeast(97.0), Bar::AtMost(10.0)))
                 }
-                2 => (Fleet { store: Store::Static, skew: Skew::Zipf(1.0), ..fleet }, (Bar::None, Bar::None)),
+                2 => (Fleet { store: Store::Shared, ..fleet }, (Bar::AtLeast(99.0), Bar::None)),
+                3 => (Fleet { store: Store::Static, skew: Skew::Zipf(1.0), ..fleet }, (Bar::None, Bar::None)),
                 _ => (Fleet { store: Store::None, ..fleet }, (Bar::None, Bar::None)),
             };
             scenario.fleet = fleet;

@@ -196,9 +196,16 @@ impl TokenBucket {
     pub(crate) fn waits_in_vain(&self, now: Timestamp) -> bool {
         let Some(lease) = &self.lease else { return false };
         let Some(first) = lease.flows.front() else { return false };
-        let since = now.as_nanos().saturating_sub(lease.fleet_as_of);
-        let there = lease.fleet.saturating_add(i128::from(self.limit).saturating_mul(since.into()));
-        there >= UNITS && first.from > now.as_nanos().saturating_add(UNPROMISED)
+        first.from > now.as_nanos().saturating_add(UNPROMISED) && self.fleet_has(1.0, now)
+    }
+
+    /// Has the fleet so many tokens at hand, by what was last heard?
+    pub(crate) fn fleet_has(&self, tokens: f64, now: Timestamp) -> bool {
+        self.lease.as_ref().is_some_and(|lease| {
+            let since = now.as_nanos().saturating_sub(lease.fleet_as_of);
+            lease.fleet.saturating_add(i128::from(self.limit).saturating_mul(since.into()))
+                >= fraction(tokens)
+        })
     }
 
     /// Tokens that may be used now; negative: owed. Refill first.

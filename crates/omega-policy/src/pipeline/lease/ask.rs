@@ -227,7 +227,9 @@ fn ask(
     let holding = bucket.holding();
     if need.all > 0.0 {
         if need.all > holding && account.ask_at <= now {
-            ask.want = (need.all - holding).ceil();
+            // Of what is plenty a little more, so that the next to wait for something else need not ask for it.
+            let more = if bucket.fleet_has(need.all + target, now) { target } else { 0.0 };
+            ask.want = (need.all + more - holding).ceil();
             let first = (need.first - holding).ceil();
             ask.least = if first > 0.0 { first } else { account.usual.ceil().clamp(1.0, ask.want) };
             ask.want = ask.want.max(ask.least);

@@ -61,7 +61,7 @@ pub struct Ledger {
 
 /// One limit per minute.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Bucket {
     /// What may be granted; below zero: granted ahead.
     pub level: f64,
@@ -92,7 +92,7 @@ pub struct Slots {
 
 /// A pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Paused {
     /// Until then.
     pub until: f64,
@@ -102,7 +102,7 @@ pub struct Paused {
 
 /// The fleet's circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Circuit {
     /// Which turn of [`Ledger::turns`] made it so.
     pub turn: u64,
@@ -140,7 +140,7 @@ pub struct Holder {
 
 /// What a process holds of one limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub struct Held {
     /// Granted and, as far as is known, not used.
     pub held: f64,

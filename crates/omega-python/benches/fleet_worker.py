@@ -37,7 +37,7 @@ async def work(orders: dict[str, Any]) -> dict[str, Any]:
             else:
                 met["failed"] += 1
                 met["failure"] = str(error)
-        except Exception as error:  # noqa: BLE001, whatever it is, it is counted
+        except Exception as error:
             met["failed"] += 1
             met["failure"] = str(error)
         else:

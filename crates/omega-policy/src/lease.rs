@@ -54,7 +54,7 @@ pub(crate) const BELIEVED: Duration = Duration::from_millis(1_500);
 
 /// What a process tells the store and asks of it. `M`: how models are named; `None` or the empty name is the provider
 /// itself.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LeaseRequest<M = Option<ModelId>> {
     /// Which life of the process this is: it begins another whenever its leases have become void.
@@ -177,7 +177,7 @@ pub struct CircuitAsk<M = Option<ModelId>> {
 }
 
 /// What the store answers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LeaseGrant<M = Option<ModelId>> {
     /// Which request it answers.

@@ -199,8 +199,8 @@ impl Scope {
 
     fn lease_answered(&self, request: &LeaseRequest, answer: Result<WireGrant, StoreError>) {
         let now = self.clock.now();
-        let was_away = self.decide_quietly(now, |state| {
-            let was_away = is_away(state, now);
+        let (was_away, lease) = self.decide_quietly(now, |state| {
+            let was_away = state.pipeline.lease_stats().is_some_and(|lease| lease.is_away);
             match &answer {
                 Ok(grant) => {
                     let models = &mut state.models;
@@ -213,9 +213,8 @@ impl Scope {
                 }
                 Err(_) => state.pipeline.lose_lease(request, now),
             }
-            was_away
+            (was_away, state.pipeline.lease_stats())
         });
-        let lease = self.lock().pipeline.stats(now).lease;
         match (was_away, lease, answer) {
             (false, Some(lease), answer) if lease.is_away => {
                 let why = match answer {
@@ -243,8 +242,4 @@ impl Scope {
         }
         keeper.wake.notify_one();
     }
-}
-
-fn is_away(state: &State, now: Timestamp) -> bool {
-    state.pipeline.stats(now).lease.is_some_and(|lease| lease.is_away)
 }

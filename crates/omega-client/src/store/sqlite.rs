@@ -56,7 +56,7 @@ impl SqliteStore {
     /// Opens the file, or makes it. Its folder must be there.
     pub(super) fn open(path: &Path, namespace: &str, timeout: Duration) -> Result<Self, StoreError> {
         // A wrong path is found out now and not by the first call.
-        File { path: path.to_owned(), timeout, connection: None }.connection()?;
+        File::new(path, timeout).connection()?;
         let (path, namespace) = (path.to_owned(), namespace.to_owned());
         Ok(Self { path, namespace, timeout, work: OwnProcess::new() })
     }
@@ -71,7 +71,7 @@ impl SqliteStore {
     /// Starts the thread. Without one, orders are sent to nobody, and said to be.
     fn hire(&self) -> mpsc::Sender<Work> {
         let (work, orders) = mpsc::channel();
-        let file = File { path: self.path.clone(), timeout: self.timeout, connection: None };
+        let file = File::new(&self.path, self.timeout);
         let namespace = self.namespace.clone();
         let thread = thread::Builder::new().name(String::from("omega-sqlite"));
         drop(thread.spawn(move || file.serve(&namespace, &orders)));
@@ -101,10 +101,16 @@ impl SharedStore for SqliteStore {
 struct File {
     path: PathBuf,
     timeout: Duration,
+    /// Which boot of the machine this is: no process outlives one.
+    boot: String,
     connection: Option<Connection>,
 }
 
 impl File {
+    fn new(path: &Path, timeout: Duration) -> Self {
+        Self { path: path.to_owned(), timeout, boot: boot_id(), connection: None }
+    }
+
     fn serve(mut self, namespace: &str, orders: &mpsc::Receiver<Work>) {
         for order in orders {
             match order {
@@ -172,9 +178,10 @@ impl File {
         request: &WireRequest,
     ) -> Result<WireGrant, StoreError> {
         let behavior = TransactionBehavior::Immediate;
+        let boot = self.boot.clone();
         let transaction = self.connection()?.transaction_with_behavior(behavior).map_err(failed)?;
         let account = Account { transaction: &transaction, scope };
-        let (boot, now) = (boot_id(), seconds_since_boot());
+        let now = seconds_since_boot();
         let mut ledger = account.ledger(&boot, now)?;
         if ledger.members == 0 {
             // Those of an account that is no more.
@@ -196,10 +203,11 @@ impl File {
     }
 
     fn report(&mut self, scope: &str) -> Result<Option<FleetReport>, StoreError> {
+        let boot = self.boot.clone();
         let transaction = self.connection()?.transaction().map_err(failed)?;
         let account = Account { transaction: &transaction, scope };
         let now = seconds_since_boot();
-        let ledger = account.ledger(&boot_id(), now)?;
+        let ledger = account.ledger(&boot, now)?;
         if ledger.epoch == 0 {
             return Ok(None);
         }

@@ -47,17 +47,9 @@ fn request(seq: u64) -> WireRequest {
         life: 1,
         seq,
         acked: seq - 1,
-        epoch: 0,
-        away: false,
-        away_for: 0.0,
-        rests: false,
-        leaves: false,
         label: "host:1".into(),
         weight: 0.25,
-        buckets: Vec::new(),
-        slots: Vec::new(),
-        pauses: Vec::new(),
-        circuits: Vec::new(),
+        ..WireRequest::default()
     }
 }
 

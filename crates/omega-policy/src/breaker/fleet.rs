@@ -1,8 +1,8 @@
 //! A circuit that many processes share: it follows the others, and probes only with the fleet's permission.
 
-use super::{BreakerMode, BreakerScope, Breakers, CircuitBreaker, PROBE_RETRY, State};
 use std::collections::BTreeMap;
 
+use super::{BreakerMode, BreakerScope, Breakers, CircuitBreaker, PROBE_RETRY, State};
 use crate::event::Events;
 use crate::lease::borrower::Shared;
 use crate::{ModelId, Timestamp, TripReason};

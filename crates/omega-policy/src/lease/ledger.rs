@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BucketAsk, BucketGrant, CircuitAsk, CircuitReport, LEASE_EXPIRY, LeaseGrant, LeaseRequest, RESTING,
+    BucketAsk, BucketGrant, CircuitAsk, CircuitReport, LEASE_EXPIRY, LeaseGrant, LeaseRequest, Pause,
+    RESTING, SlotAsk, SlotGrant, Turn,
 };
-use super::{Pause, SlotAsk, SlotGrant, Turn};
 
 /// Seconds for which a process is remembered, and for which a store that has lost count grants nothing.
 const EXPIRY: f64 = LEASE_EXPIRY.as_millis() as f64 / 1_000.0;
@@ -161,9 +161,9 @@ impl Held {
     }
 }
 
-/// Seconds since a process was last heard of after which the store forgets it.
-pub(crate) fn is_expired(holder: &Holder, now: f64) -> bool {
-    now - holder.seen > EXPIRY
+/// The name of a memory that begins now: never 0, and another each time.
+fn epoch_at(now: f64) -> u64 {
+    (now * 1e3) as u64 + 1
 }
 
 fn key(ask: &BucketAsk<String>) -> String {
@@ -214,14 +214,14 @@ impl Bucket {
 impl Ledger {
     /// The account of a store that has lost its memory and knows it: it grants nothing for a while.
     pub fn after_loss(now: f64) -> Self {
-        let mut ledger = Self { epoch: (now * 1e3) as u64 + 1, ..Self::default() };
+        let mut ledger = Self { epoch: epoch_at(now), ..Self::default() };
         ledger.learn(now);
         ledger
     }
 
     /// Is it to be forgotten at `now`, in seconds? For stores that look for such processes themselves.
     pub fn has_expired(holder: &Holder, now: f64) -> bool {
-        is_expired(holder, now)
+        now - holder.seen > EXPIRY
     }
 
     /// After how many seconds without an exchange nothing in it matters any more.
@@ -273,7 +273,7 @@ impl Ledger {
         now: f64,
     ) -> LeaseGrant<String> {
         if self.epoch == 0 {
-            self.epoch = (now * 1e3) as u64 + 1;
+            self.epoch = epoch_at(now);
             self.touched = now;
         }
         if holder.as_ref().is_some_and(|known| ask.seq <= known.seq) {
@@ -314,18 +314,7 @@ impl Ledger {
             grant.slots.push(self.exchange_slots(name, &mut me, slots));
         }
         for pause in &ask.pauses {
-            let known = self.pauses.entry(pause.model.clone()).or_default();
-            let until = now + pause.seconds;
-            if until > known.until {
-                *known = Paused { until, spent: pause.spent };
-                // A bucket that filled for a whole minute of pause would let a storm loose.
-                for (key, bucket) in &mut self.buckets {
-                    if !pause.spent && key.split_once('/').is_some_and(|(_, model)| model == pause.model) {
-                        bucket.refill(now);
-                        bucket.as_of = bucket.as_of.max(until - RESUMED);
-                    }
-                }
-            }
+            self.heed(pause, now);
         }
         for circuit in &ask.circuits {
             self.exchange_circuit(&mut me, circuit, now);
@@ -357,16 +346,12 @@ impl Ledger {
     fn answer(&self, ask: &LeaseRequest<String>, now: f64) -> LeaseGrant<String> {
         LeaseGrant {
             seq: ask.seq,
-            stale: false,
             at: now,
             epoch: self.epoch,
             learning: (self.learning - now).max(0.0),
             members: self.members,
             weights: self.weights,
-            buckets: Vec::new(),
-            slots: Vec::new(),
-            pauses: Vec::new(),
-            circuits: Vec::new(),
+            ..LeaseGrant::default()
         }
     }
 
@@ -478,6 +463,22 @@ impl Ledger {
         bucket.held += grant.amount;
         (mine.held, mine.granted) = (mine.held + grant.amount, grant.amount);
         BucketGrant { level: bucket.level, ..grant }
+    }
+
+    fn heed(&mut self, pause: &Pause<String>, now: f64) {
+        let known = self.pauses.entry(pause.model.clone()).or_default();
+        let until = now + pause.seconds;
+        if until <= known.until {
+            return;
+        }
+        *known = Paused { until, spent: pause.spent };
+        // A bucket that filled for a whole minute of pause would let a storm loose.
+        for (key, bucket) in &mut self.buckets {
+            if !pause.spent && key.split_once('/').is_some_and(|(_, model)| model == pause.model) {
+                bucket.refill(now);
+                bucket.as_of = bucket.as_of.max(until - RESUMED);
+            }
+        }
     }
 
     fn exchange_slots(&mut self, name: &str, me: &mut Holder, ask: &SlotAsk<String>) -> SlotGrant {

@@ -16,7 +16,7 @@ pub(crate) struct SlotLease {
     pub(crate) held: u32,
     /// Somebody has none and waits.
     pub(crate) line: bool,
-    /// When the store was last asked, in nanoseconds.
+    /// When the store was last asked.
     pub(crate) asked: Timestamp,
 }
 

@@ -241,7 +241,7 @@ impl Pipeline {
     }
 
     /// How it stands with the other processes, if there are any.
-    pub(super) fn lease_stats(&self) -> Option<LeaseStats> {
+    pub fn lease_stats(&self) -> Option<LeaseStats> {
         let lease = self.lease.as_ref()?;
         Some(LeaseStats {
             is_joined: lease.standing == Standing::Joined,

@@ -20,22 +20,7 @@ fn bucket(want: f64, least: f64) -> BucketAsk<String> {
 }
 
 fn request(seq: u64, bucket: BucketAsk<String>) -> LeaseRequest<String> {
-    LeaseRequest {
-        life: 1,
-        seq,
-        acked: seq - 1,
-        epoch: 0,
-        away: false,
-        away_for: 0.0,
-        rests: false,
-        leaves: false,
-        label: String::new(),
-        weight: 0.0,
-        buckets: vec![bucket],
-        slots: Vec::new(),
-        pauses: Vec::new(),
-        circuits: Vec::new(),
-    }
+    LeaseRequest { life: 1, seq, acked: seq - 1, buckets: vec![bucket], ..LeaseRequest::default() }
 }
 
 /// One process and its account.

@@ -105,14 +105,8 @@ impl Story {
             } else {
                 0.0
             },
-            rests: false,
-            leaves: false,
-            label: String::new(),
-            weight: 0.0,
             buckets: vec![bucket],
-            slots: Vec::new(),
-            pauses: Vec::new(),
-            circuits: Vec::new(),
+            ..LeaseRequest::default()
         }
     }
 

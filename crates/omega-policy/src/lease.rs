@@ -8,8 +8,9 @@
 //! - **In turn.** A process that needs more than is there is given it all the same, as a *flow*: the account is debited
 //!   now, and the process may use the tokens as they come in. Who asked first is served first, nobody asks twice for the
 //!   same tokens, and nothing is lost between two questions.
-//! - **Absolute.** A request says what is held and what has been owed and returned in all, not what has changed. Lost,
-//!   late and repeated messages then change nothing: see [`LeaseRequest::seq`] and [`LeaseRequest::acked`].
+//! - **Absolute.** A request says what is held, and what has been owed and returned since the last answer that came, not
+//!   since the last request. Lost, late and repeated messages then change nothing: see [`LeaseRequest::seq`] and
+//!   [`LeaseRequest::acked`].
 //! - **One clock.** The store's. Processes are told spans, never moments.
 //!
 //! Levels are doubles because a Redis script computes in doubles: the same arithmetic runs there, in SQLite and in the
@@ -106,9 +107,9 @@ pub struct BucketAsk<M = Option<ModelId>> {
     /// Of this, what is promised for later than [`LEASE_EXPIRY`] from now: nobody can have used it when the process is
     /// forgotten.
     pub late: f64,
-    /// What it has used beyond what it held, in this life.
+    /// What it has used beyond what it held, since the request of [`LeaseRequest::acked`].
     pub owed: f64,
-    /// What it has given back, in this life.
+    /// What it has given back since then.
     pub returned: f64,
     /// How much more it would like.
     pub want: f64,

@@ -380,7 +380,7 @@ impl Queue {
     }
 
     /// Everybody in the order of service, where that is first come, first served: one class and one tenant.
-    pub(crate) fn first_come(&self) -> Option<Vec<&Waiter>> {
+    pub(crate) fn first_come(&self) -> Option<Vec<(Ticket, &Waiter)>> {
         let first = self.waiters.values().next()?;
         let plain = self.populated[first.priority as usize] == self.len()
             && self.tenants.is_only(Tenants::slot(first.tenant));
@@ -388,7 +388,7 @@ impl Queue {
             let mut order: Vec<(Place, &Waiter)> =
                 self.waiters.iter().map(|(number, waiter)| ((waiter.arrived, *number), waiter)).collect();
             order.sort_unstable_by_key(|(place, _)| *place);
-            order.into_iter().map(|(_, waiter)| waiter).collect()
+            order.into_iter().map(|((_, number), waiter)| (Ticket(number), waiter)).collect()
         })
     }
 

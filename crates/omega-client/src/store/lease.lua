@@ -7,6 +7,7 @@
 -- Answers the grant, as JSON. The clock is this server's alone; everything has an end of life.
 
 local EXPIRY, RESTING, DEBT_MINUTES, RESUMED, CLOSED_KEPT, FEW = 2, 90, 5, 2, 60, 4
+local AGAIN, ASKS_WITHIN = 0.5, 1.1
 -- So many of the expired are forgotten at once: an exchange stays short whatever happened before it.
 local FORGET_MAX = 50
 
@@ -21,7 +22,7 @@ local function load(field)
 end
 
 local s = load('s') or {
-  epoch = 0, touched = 0, learning = 0, learned = false, era = 0, members = 0, weights = 0, turns = 0,
+  epoch = 0, touched = 0, learning = 0, learns_since = 0, learned = false, era = 0, members = 0, weights = 0, turns = 0,
   buckets = {}, slots = {}, pauses = {}, circuits = {},
 }
 
@@ -76,14 +77,27 @@ local function take(bucket, amount)
   bucket.level = max(bucket.level - amount, min(-DEBT_MINUTES * bucket.limit, bucket.level))
 end
 
+local function take_what_is_left(bucket, amount)
+  bucket.level = max(bucket.level - amount, min(-bucket.held, bucket.level))
+end
+
+local function learn_until(ends)
+  s.learning = ends
+  s.touched = ends
+  for _, bucket in pairs(s.buckets) do bucket.as_of = ends end
+end
+
 local function learn()
   s.learned = true
   s.era = s.era + 1
-  s.learning = now + EXPIRY
-  s.touched = s.learning
-  for _, bucket in pairs(s.buckets) do
-    bucket.level, bucket.held, bucket.as_of = 0, 0, s.learning
-  end
+  s.learns_since = now
+  for _, bucket in pairs(s.buckets) do bucket.level, bucket.held = 0, 0 end
+  learn_until(now + EXPIRY)
+end
+
+local function wait_for()
+  local ends = min(now + ASKS_WITHIN, s.learns_since + 2 * EXPIRY)
+  if ask.away and ask.away_for > now - s.learns_since and ends > s.learning then learn_until(ends) end
 end
 
 local function list(items)
@@ -116,13 +130,16 @@ end
 if me and ask.seq <= me.seq then
   return answer(true, {}, {}, {}, {})
 end
-local rolled_back = not ask.away and ask.acked > 0
-  and ((me and me.seq < ask.acked) or (not me and now - s.touched > EXPIRY)) or false
+local rolled_back = ask.acked > 0
+  and ((me and me.seq < ask.acked) or (not me and not ask.away and now - s.touched > EXPIRY)) or false
 local other_epoch = ask.epoch ~= 0 and ask.epoch ~= s.epoch and not s.learned
-local nobody_here = ask.away and s.touched < now - ask.away_for
-if (rolled_back or other_epoch or nobody_here) and now >= s.learning then
+local nobody_here = ask.away and now - s.touched > (s.touched > s.learning and EXPIRY or AGAIN)
+if now < s.learning then
+  wait_for()
+elseif rolled_back or other_epoch or nobody_here then
   learn()
 end
+local returns = me and me.era == s.era and not rolled_back
 if not me then
   me = { seq = 0, since = now, weight = 0, era = s.era, buckets = {}, slots = {}, circuits = {} }
   s.members = s.members + 1
@@ -162,18 +179,26 @@ local function exchange_bucket(a)
   refill(bucket)
   bucket.limit, bucket.depth = a.limit, a.depth
   local mine = me.buckets[key] or { held = 0, late = 0, granted = 0, owed = 0, returned = 0 }
+  local owed, returned = max(a.owed, 0), a.returned
   if unheard then
     bucket.held = max(bucket.held - mine.granted, 0)
     mine.held = max(mine.held - mine.granted, 0)
     give_back(bucket, mine.granted)
+    owed, returned = max(owed - mine.owed, 0), returned - mine.returned
   end
   local holding, late = a.holding, a.late
   if is_learning then holding, late = 0, 0 end
   bucket.held = max(bucket.held - mine.held + holding, 0)
   if not is_learning and not rolled_back then
-    local part = ask.away and min((now - s.learning) / max(ask.away_for, 0.001), 1) or 1
-    take(bucket, max(a.owed - mine.owed, 0) * part)
-    give_back(bucket, max(a.returned - mine.returned, 0))
+    if not returns then returned = 0 end
+    if ask.away then
+      local part = min((now - s.learning) / max(ask.away_for, 0.001), 1)
+      take_what_is_left(bucket, max(owed * part - returned, 0))
+      give_back(bucket, max(returned - owed * part, 0))
+    else
+      take(bucket, owed)
+      give_back(bucket, max(returned, 0))
+    end
   end
   if a.at_most then bucket.level = min(bucket.level, a.at_most) end
   bucket.level = min(bucket.level, max(bucket.depth - bucket.held, 0))

@@ -262,6 +262,16 @@ impl TokenBucket {
         (surplus - due + at_hand) as f64 / UNITS as f64
     }
 
+    /// What is promised is not waited for any more. Says how much it was, in tokens.
+    pub(crate) fn drop_promises(&mut self) -> f64 {
+        let dropped = self.lease.as_mut().map_or(0, |lease| {
+            let promised = lease.promised();
+            lease.flows.clear();
+            promised
+        });
+        dropped as f64 / UNITS as f64
+    }
+
     /// What the provider has said there is at most, brought up to `now`; told once.
     pub(crate) fn tell_at_most(&mut self, now: Timestamp) -> Option<f64> {
         let lease = self.lease.as_mut()?;

@@ -34,9 +34,11 @@ pub(crate) enum Standing {
 /// What is known of one limit per minute.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Account {
-    /// In this life: used beyond what was held, and given back.
+    /// Since the last request that was answered: used beyond what was held, and given back.
     pub(crate) owed: f64,
     pub(crate) returned: f64,
+    /// Away: of what it was granted so much was left when the store was lost. It is used first, and owed to nobody.
+    pub(crate) kept: f64,
     /// What was used of the limit in all when it was last looked at, and when.
     pub(crate) used: f64,
     pub(crate) looked: Timestamp,
@@ -44,7 +46,7 @@ pub(crate) struct Account {
     pub(crate) pace: f64,
     /// The same over a longer time.
     pub(crate) long_pace: f64,
-    /// The same when this life began, away: everything since is owed.
+    /// The same when the store was lost: everything since is owed, but for what was kept.
     pub(crate) used_before: f64,
     /// Not asked again before, for those who wait.
     pub(crate) ask_at: Timestamp,
@@ -164,7 +166,7 @@ impl Borrower {
         self.life = self.life.wrapping_add(1);
         (self.seq, self.acked) = (0, 0);
         for account in self.accounts.values_mut() {
-            (account.owed, account.returned) = (0.0, 0.0);
+            (account.owed, account.returned, account.kept) = (0.0, 0.0, 0.0);
         }
         self.told_pauses.clear();
         for circuit in self.circuits.values_mut() {

@@ -16,6 +16,13 @@ const EXPIRY: f64 = LEASE_EXPIRY.as_millis() as f64 / 1_000.0;
 /// A bucket that holds fewer than so many of what is given back.
 const FEW: f64 = 4.0;
 
+/// Nobody gets through for so many seconds after a store has granted nothing: then it is still not back. Whoever was told
+/// to come back is there within a message.
+const AGAIN: f64 = 0.5;
+
+/// A process that is away asks again within so many seconds (`borrower.rs`: a second, and the time it waits for an answer).
+const ASKS_WITHIN: f64 = 1.1;
+
 /// How much later than its last request one that rests is taken to have been seen.
 const REST: f64 = RESTING.as_secs() as f64 - EXPIRY;
 
@@ -39,6 +46,8 @@ pub struct Ledger {
     pub touched: f64,
     /// Until then nothing is granted.
     pub learning: f64,
+    /// Since when.
+    pub learns_since: f64,
     /// Has it granted nothing for a while in this epoch? Once is enough for everybody who knew another.
     pub learned: bool,
     /// How often. What was held before is void.
@@ -148,14 +157,25 @@ pub struct Held {
     pub late: f64,
     /// Granted in the last answer.
     pub granted: f64,
-    /// What it had owed in all.
+    /// What it said then to owe.
     pub owed: f64,
-    /// What it had returned in all.
+    /// What it said then to have returned.
     pub returned: f64,
 }
 
+/// How the account stands with a process whose request it carries out.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    /// It has not heard of the last answer.
+    unheard: bool,
+    /// This memory is older than what the process was told.
+    rolled_back: bool,
+    /// What it returns is to be credited.
+    returns: bool,
+}
+
 impl Held {
-    /// Nothing is held any more; what was owed and returned has been counted.
+    /// Nothing is held any more; what was owed has been counted.
     fn void(&mut self) {
         (self.held, self.late, self.granted) = (0.0, 0.0, 0.0);
     }
@@ -208,6 +228,12 @@ impl Bucket {
 
     fn take(&mut self, amount: f64) {
         self.level = (self.level - amount).max((-DEBT_MINUTES * self.limit).min(self.level));
+    }
+
+    /// Takes what was spent beside the account: the provider let it pass, or refused it. So there is nothing left at
+    /// worst, which is what others hold already.
+    fn take_what_is_left(&mut self, amount: f64) {
+        self.level = (self.level - amount).max((-self.held).min(self.level));
     }
 }
 
@@ -280,20 +306,24 @@ impl Ledger {
             return LeaseGrant { stale: true, ..self.answer(ask, now) };
         }
         // A process that was answered before and is not remembered as far: this memory is an old one.
-        let rolled_back = !ask.away
-            && ask.acked > 0
+        let rolled_back = ask.acked > 0
             && match holder {
                 Some(known) => known.seq < ask.acked,
-                None => now - self.touched > EXPIRY,
+                None => !ask.away && now - self.touched > EXPIRY,
             };
         let other_epoch = ask.epoch != 0 && ask.epoch != self.epoch && !self.learned;
-        // Nobody has got through since this process could not: the store was away from everybody.
-        let nobody_here = ask.away && self.touched < now - ask.away_for;
-        if (rolled_back || other_epoch || nobody_here) && now >= self.learning {
+        // Nobody gets through: the store was away from everybody, and all spend their shares.
+        let nobody_here =
+            ask.away && now - self.touched > if self.touched > self.learning { EXPIRY } else { AGAIN };
+        if now < self.learning {
+            self.wait_for(ask, now);
+        } else if rolled_back || other_epoch || nobody_here {
             self.learn(now);
         }
         let is_new = holder.is_none();
         let mut me = holder.take().unwrap_or_else(|| Holder { since: now, ..Holder::default() });
+        // What it returns was taken off this account, and has not gone back already.
+        let returns = !is_new && me.era == self.era && !rolled_back;
         if is_new || me.era != self.era {
             me.era = self.era;
             me.buckets.values_mut().for_each(Held::void);
@@ -307,8 +337,9 @@ impl Ledger {
         }
 
         let mut grant = self.answer(ask, now);
+        let terms = Terms { unheard, rolled_back, returns };
         for bucket in &ask.buckets {
-            grant.buckets.push(self.exchange_bucket(&mut me, bucket, unheard, rolled_back, ask, now));
+            grant.buckets.push(self.exchange_bucket(&mut me, bucket, terms, ask, now));
         }
         for slots in &ask.slots {
             grant.slots.push(self.exchange_slots(name, &mut me, slots));
@@ -360,11 +391,26 @@ impl Ledger {
     fn learn(&mut self, now: f64) {
         self.learned = true;
         self.era += 1;
-        self.learning = now + EXPIRY;
-        // Whoever comes back when that is over is not alone for having been away.
-        self.touched = self.learning;
+        self.learns_since = now;
         for bucket in self.buckets.values_mut() {
-            (bucket.level, bucket.held, bucket.as_of) = (0.0, 0.0, self.learning);
+            (bucket.level, bucket.held) = (0.0, 0.0);
+        }
+        self.learn_until(now + EXPIRY);
+    }
+
+    fn learn_until(&mut self, end: f64) {
+        self.learning = end;
+        // Whoever comes back when that is over is not alone for having been away.
+        self.touched = end;
+        self.buckets.values_mut().for_each(|bucket| bucket.as_of = end);
+    }
+
+    /// One who is away and has not been told yet spends its share until it asks again: what is granted to others
+    /// meanwhile would be spent twice. But not for ever: its answers may never reach it.
+    fn wait_for(&mut self, ask: &LeaseRequest<String>, now: f64) {
+        let end = (now + ASKS_WITHIN).min(self.learns_since + 2.0 * EXPIRY);
+        if ask.away && ask.away_for > now - self.learns_since && end > self.learning {
+            self.learn_until(end);
         }
     }
 
@@ -372,8 +418,7 @@ impl Ledger {
         &mut self,
         me: &mut Holder,
         ask: &BucketAsk<String>,
-        unheard: bool,
-        rolled_back: bool,
+        terms: Terms,
         request: &LeaseRequest<String>,
         now: f64,
     ) -> BucketGrant {
@@ -389,24 +434,28 @@ impl Ledger {
         bucket.refill(now);
         (bucket.limit, bucket.depth) = (ask.limit, ask.depth);
         let mine = me.buckets.entry(key(ask)).or_default();
-        if unheard {
-            // The last grant never arrived.
+        // Of the answer to its last request it has not heard: what it was granted goes back, what it told has been counted.
+        let (mut owed, mut returned) = (ask.owed.max(0.0), ask.returned);
+        if terms.unheard {
             bucket.held = (bucket.held - mine.granted).max(0.0);
             mine.held = (mine.held - mine.granted).max(0.0);
             bucket.give_back(mine.granted);
+            (owed, returned) = ((owed - mine.owed).max(0.0), returned - mine.returned);
         }
         // What a process says to hold that this account has never debited is void: it is told so by this answer.
         let (holding, late) = if is_learning { (0.0, 0.0) } else { (ask.holding, ask.late) };
         bucket.held = (bucket.held - mine.held + holding).max(0.0);
-        if !is_learning && !rolled_back {
-            // What was used before the account was begun anew is nobody's debt.
-            let part = if request.away {
-                ((now - self.learning) / request.away_for.max(1e-3)).min(1.0)
+        if !is_learning && !terms.rolled_back {
+            let returned = if terms.returns { returned } else { 0.0 };
+            if request.away {
+                // What was used before the account was begun anew is nobody's debt.
+                let part = ((now - self.learning) / request.away_for.max(1e-3)).min(1.0);
+                bucket.take_what_is_left((owed * part - returned).max(0.0));
+                bucket.give_back((returned - owed * part).max(0.0));
             } else {
-                1.0
-            };
-            bucket.take((ask.owed - mine.owed).max(0.0) * part);
-            bucket.give_back((ask.returned - mine.returned).max(0.0));
+                bucket.take(owed);
+                bucket.give_back(returned.max(0.0));
+            }
         }
         if let Some(most) = ask.at_most {
             bucket.level = bucket.level.min(most);

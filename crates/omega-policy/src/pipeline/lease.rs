@@ -41,6 +41,7 @@ const OUTSIDERS: f64 = 4.0;
 const SAME: Duration = Duration::from_millis(5);
 
 mod ask;
+mod cover;
 
 impl Pipeline {
     /// Shares its limits, pauses and circuits with other processes from now on, through a store. It begins with nothing:
@@ -149,6 +150,12 @@ impl Pipeline {
         }
         (lease.asked, lease.asks_first) = (None, false);
         (lease.acked, lease.epoch, lease.failures) = (grant.seq, grant.epoch, 0);
+        for told in &request.buckets {
+            // Counted, or nobody's.
+            let account = lease.account(told.model, told.dimension);
+            account.owed = (account.owed - told.owed).max(0.0);
+            account.returned = (account.returned - told.returned).max(0.0);
+        }
         if grant.learning <= 0.0 {
             // One that has lost its memory does not know how many there are.
             lease.members = grant.members.max(1);
@@ -169,8 +176,9 @@ impl Pipeline {
             }
             if let Some(lease) = &mut self.lease {
                 lease.learning_until = now + seconds(grant.learning);
-                lease.try_at = lease.learning_until;
+                (lease.try_at, lease.lost_at) = (lease.learning_until, now);
             }
+            self.restart_debts();
             return self.follow_pauses(grant, now);
         }
         lease.answered = asked.at;
@@ -330,14 +338,28 @@ impl Pipeline {
         }
     }
 
-    /// The store is out of reach: the last fair share from now on, in another life.
+    /// The store is out of reach: the last fair share from now on.
     fn go_away(&mut self, believes: bool, since: Timestamp, now: Timestamp) {
         let Some(lease) = &mut self.lease else { return };
         (lease.standing, lease.lost_at) = (Standing::Away, since);
-        lease.begin_life();
+        lease.told_pauses.clear();
+        for circuit in lease.circuits.values_mut() {
+            (circuit.probes, circuit.wanted) = (0, false);
+        }
         let share = lease.offline_share();
-        for (_, _, bucket) in self.limiter.buckets_mut() {
+        for (pool, dimension, bucket) in self.limiter.buckets_mut() {
+            bucket.refill(now);
+            let account = lease.account(pool, dimension);
+            if bucket.is_leased() {
+                let at_hand = bucket.at_hand();
+                account.owed += (-at_hand).max(0.0);
+                account.returned += bucket.drop_promises();
+                account.kept = if believes { at_hand.max(0.0) } else { 0.0 };
+            }
             bucket.end_lease(share, believes, now);
+        }
+        for ((pool, dimension), account) in &mut lease.accounts {
+            account.used_before = self.limiter.used(*pool, dimension_of(*dimension));
         }
         for (_, state) in self.limiter.slot_limits() {
             let allowed = (f64::from(state.limit) * share) as u32;
@@ -345,19 +367,15 @@ impl Pipeline {
                 Some(SlotLease { allowed: allowed.max(1).min(state.limit), ..SlotLease::default() });
         }
         self.breakers.ask_fleet(false);
-        self.restart_debts();
     }
 
-    /// What was used until now is nobody's debt.
+    /// What was used until now is nobody's debt, and what was held before is void.
     fn restart_debts(&mut self) {
         let Some(lease) = &mut self.lease else { return };
         for ((pool, dimension), account) in &mut lease.accounts {
             account.used_before = self.limiter.used(*pool, dimension_of(*dimension));
-            (account.owed, account.returned) = (0.0, 0.0);
+            (account.owed, account.returned, account.kept) = (0.0, 0.0, 0.0);
         }
-        // Totals begin anew, and so does the life they are counted in.
-        lease.life = lease.life.wrapping_add(1);
-        (lease.seq, lease.acked) = (0, 0);
     }
 
     /// It has left: nothing is held.
@@ -444,6 +462,9 @@ impl Pipeline {
             account.ask_at = now + late.clamp(POLL, REFUSED_MAX);
         } else if ask.want > 0.0 {
             account.stock_at = now + HEARTBEAT;
+        }
+        if ask.least > 0.0 && granted.amount < ask.want {
+            self.refuse_uncovered(ask.model, ask.dimension, granted, now);
         }
     }
 

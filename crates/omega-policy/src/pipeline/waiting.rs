@@ -113,9 +113,10 @@ impl Pipeline {
             return None;
         }
         let waiting = self.queue.first_come()?;
-        let ahead = waiting.iter().filter(|waiter| self.stands_ahead(waiter.slot, waiter, slot, now));
-        let ahead = ahead.map(|waiter| waiter.load.reserve);
-        let own = waiting.iter().filter(|waiter| waiter.slot == slot).map(|waiter| waiter.load.reserve);
+        let ahead = waiting.iter().filter(|(_, waiter)| self.stands_ahead(waiter.slot, waiter, slot, now));
+        let ahead = ahead.map(|(_, waiter)| waiter.load.reserve);
+        let own =
+            waiting.iter().filter(|(_, waiter)| waiter.slot == slot).map(|(_, waiter)| waiter.load.reserve);
         Some(self.limiter.rehearse(slot, load.reserve, ahead, own, now))
     }
 

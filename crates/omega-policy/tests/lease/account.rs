@@ -19,6 +19,16 @@ fn bucket(want: f64, least: f64) -> BucketAsk<String> {
     }
 }
 
+trait Deep {
+    fn deep(self) -> Self;
+}
+
+impl Deep for BucketAsk<String> {
+    fn deep(self) -> Self {
+        Self { depth: 100.0, ..self }
+    }
+}
+
 fn request(seq: u64, bucket: BucketAsk<String>) -> LeaseRequest<String> {
     LeaseRequest { life: 1, seq, acked: seq - 1, buckets: vec![bucket], ..LeaseRequest::default() }
 }
@@ -62,7 +72,7 @@ fn a_request_is_carried_out_once_however_often_it_comes() {
     let mut alone = Alone::default();
     let first = request(1, BucketAsk { owed: 2.0, ..bucket(1.0, 1.0) });
     alone.ask(&first, 10.0);
-    let second = request(2, BucketAsk { owed: 2.0, holding: 1.0, ..bucket(1.0, 1.0) });
+    let second = request(2, BucketAsk { holding: 1.0, ..bucket(1.0, 1.0) });
     alone.ask(&second, 10.0);
     let before = alone.ledger.clone();
     for late in [&second, &first] {
@@ -71,6 +81,82 @@ fn a_request_is_carried_out_once_however_often_it_comes() {
     }
     assert_eq!(alone.ledger, before);
     assert_eq!(before.buckets["requests/"].level, 2.0, "two owed and two granted, of six");
+}
+
+#[test]
+fn what_is_told_again_because_no_answer_came_is_counted_once() {
+    let mut alone = Alone::default();
+    alone.ask(&request(1, bucket(3.0, 3.0)), 10.0);
+    // Used one of three, and two beyond; the answer is lost. Then one more beyond.
+    let told = |seq: u64, owed: f64, holding: f64| LeaseRequest {
+        acked: 1,
+        ..request(seq, BucketAsk { owed, holding, ..bucket(0.0, 0.0) })
+    };
+    assert_eq!(alone.ask(&told(2, 2.0, 0.0), 10.0).buckets[0].level, 1.0);
+    assert_eq!(alone.ask(&told(3, 3.0, 0.0), 10.0).buckets[0].level, 0.0, "one more, not three");
+}
+
+fn away(seq: u64, away_for: f64, bucket: BucketAsk<String>) -> LeaseRequest<String> {
+    LeaseRequest { away: true, away_for, ..request(seq, bucket) }
+}
+
+#[test]
+fn what_was_spent_beside_the_account_is_what_was_left_at_most() {
+    let mut ledger = Ledger::default();
+    let (mut one, mut two) = (None, None);
+    ledger.exchange("one", &mut one, &request(1, bucket(3.0, 3.0)), 10.0);
+    ledger.exchange("two", &mut two, &request(1, bucket(1.0, 1.0)), 10.0);
+    // It kept one of its three and has used two of its share.
+    let back = BucketAsk { owed: 2.0, returned: 1.0, ..bucket(0.0, 0.0) };
+    let answer = ledger.exchange("one", &mut one, &away(2, 0.5, back), 10.0);
+    assert_eq!(answer.buckets[0].level, 1.0, "two were left, less two, and one came back");
+    // The provider cannot have let more pass than it had: what the other holds is in doubt, and nothing more.
+    let spent = BucketAsk { owed: 100.0, ..bucket(0.0, 0.0) };
+    let answer = ledger.exchange("one", &mut one, &away(3, 0.5, spent), 10.0);
+    assert_eq!(answer.buckets[0].level, -1.0);
+}
+
+#[test]
+fn what_the_forgotten_held_was_taken_to_be_used_and_cannot_be_returned() {
+    let mut ledger = Ledger::default();
+    let mut one = None;
+    ledger.exchange("one", &mut one, &request(1, bucket(16.0, 16.0).deep()), 10.0);
+    ledger.exchange("two", &mut None, &request(1, bucket(0.0, 0.0).deep()), 12.5);
+    let holder = one.take().expect("it is there");
+    ledger.forget("one", &holder);
+    let before = ledger.buckets["requests/"].level;
+    let back = BucketAsk { returned: 10.0, ..bucket(0.0, 0.0).deep() };
+    ledger.exchange("one", &mut one, &away(2, 2.0, back), 12.5);
+    assert_eq!(ledger.buckets["requests/"].level, before);
+}
+
+/// A store that was away from everybody, and a process that comes back to it.
+#[test]
+fn nobody_is_granted_anything_before_all_have_heard_that_the_store_is_back() {
+    let mut ledger = Ledger::default();
+    let (mut one, mut two) = (None, None);
+    for (name, holder) in [("one", &mut one), ("two", &mut two)] {
+        ledger.exchange(name, holder, &request(1, bucket(0.0, 0.0)), 10.0);
+    }
+    // Short of the time after which nobody can still be believed to be here, it comes back at once.
+    let wants = || bucket(1.0, 1.0);
+    assert_eq!(ledger.exchange("one", &mut one, &away(2, 1.0, wants()), 11.0).learning, 0.0);
+    ledger.touched = 11.0;
+    let first = ledger.exchange("one", &mut one, &away(3, 9.0, wants()), 20.0);
+    assert_eq!((first.learning, first.buckets[0].amount), (2.0, 0.0));
+    // The other asks a second and a half later, and again within 1.1 s of that.
+    let second = ledger.exchange("two", &mut two, &away(2, 9.0, wants()), 21.5);
+    assert!((second.learning - 1.1).abs() < 1e-9, "{}", second.learning);
+    // The first was told so: that it asks again puts nothing off.
+    let again = ledger.exchange("one", &mut one, &away(4, 2.0, wants()), 22.0);
+    assert!((again.learning - 0.6).abs() < 1e-9, "{}", again.learning);
+    // Nor does anybody for more than four seconds in all.
+    let third = ledger.exchange("three", &mut None, &away(1, 9.0, wants()), 22.5);
+    let fourth = ledger.exchange("four", &mut None, &away(1, 9.0, wants()), 23.5);
+    assert!((third.learning - 1.1).abs() < 1e-9 && (fourth.learning - 0.5).abs() < 1e-9);
+    let over = ledger.exchange("one", &mut one, &away(5, 2.0, wants()), 24.0);
+    assert_eq!(over.learning, 0.0);
+    assert_eq!(over.buckets[0].amount, 1.0);
 }
 
 #[test]
@@ -110,10 +196,9 @@ fn after_a_pause_a_bucket_holds_two_seconds_worth() {
     let mut alone = Alone::default();
     alone.ask(&request(1, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }), 10.0);
     let pause = Pause { model: String::new(), seconds: 60.0, spent: false };
-    let asked =
-        LeaseRequest { pauses: vec![pause], ..request(2, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }) };
+    let asked = LeaseRequest { pauses: vec![pause], ..request(2, bucket(0.0, 0.0)) };
     assert_eq!(alone.ask(&asked, 10.0).pauses.len(), 1);
-    let later = alone.ask(&request(3, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }), 70.0);
+    let later = alone.ask(&request(3, bucket(0.0, 0.0)), 70.0);
     assert_eq!((later.buckets[0].level, later.pauses.len()), (2.0, 0));
 }
 

@@ -30,6 +30,8 @@ struct Process {
     asked: Option<(u64, u8)>,
     /// When it was lost to the store.
     lost_at: u8,
+    /// Tokens it had and will not use, since its last answer.
+    returned: u8,
     /// When each token it holds may be used.
     held: Vec<u8>,
 }
@@ -79,7 +81,7 @@ fn name(process: usize, life: u32) -> String {
 
 impl Story {
     fn request(&self, process: usize, want: u8) -> LeaseRequest<String> {
-        let Process { is_away, life, seq, acked, epoch, ref held, .. } = self.processes[process];
+        let Process { is_away, life, seq, acked, epoch, returned, ref held, .. } = self.processes[process];
         let bucket = BucketAsk {
             model: String::new(),
             dimension: Dimension::Requests,
@@ -88,7 +90,7 @@ impl Story {
             holding: held.len() as f64,
             late: held.iter().filter(|at| **at > self.time + 2).count() as f64,
             owed: 0.0,
-            returned: 0.0,
+            returned: returned.into(),
             want: if is_away { 0.0 } else { want.into() },
             least: if is_away { 0.0 } else { want.into() },
             patience: 3.0,
@@ -138,7 +140,7 @@ impl Story {
             return;
         }
         me.asked = None;
-        (me.acked, me.epoch) = (seq, grant.epoch);
+        (me.acked, me.epoch, me.returned) = (seq, grant.epoch, 0);
         if grant.learning > 0.0 {
             me.go_away(time);
             return;
@@ -160,10 +162,10 @@ impl Story {
 }
 
 impl Process {
+    /// What it holds is not used any more, and goes back when it is heard again.
     fn go_away(&mut self, since: u8) {
-        (self.is_away, self.lost_at) = (true, since);
-        self.life += 1;
-        (self.seq, self.acked, self.asked) = (0, 0, None);
+        (self.is_away, self.lost_at, self.asked) = (true, since, None);
+        self.returned += self.held.len() as u8;
         self.held.clear();
     }
 }
@@ -183,6 +185,7 @@ impl Model for Protocol {
             answered: 0,
             asked: None,
             lost_at: 0,
+            returned: 0,
             held: Vec::new(),
         };
         vec![Story {

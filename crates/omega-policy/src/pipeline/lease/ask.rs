@@ -69,9 +69,13 @@ impl Pipeline {
             account.target = if is_idle { 0.0 } else { target(account, bucket, members) };
             let ask = match (away, rests) {
                 (true, _) => {
-                    let used = (used - account.used_before).clamp(0.0, bucket.whole_depth());
-                    account.owed = account.owed.max(used);
-                    BucketAsk { owed: account.owed, ..told(pool, dimension, bucket, account, now) }
+                    let used = (used - account.used_before).max(0.0);
+                    let (owed, kept) = ((used - account.kept).max(0.0), (account.kept - used).max(0.0));
+                    BucketAsk {
+                        owed: account.owed + owed.min(bucket.whole_depth()),
+                        returned: account.returned + kept,
+                        ..told(pool, dimension, bucket, account, now)
+                    }
                 }
                 (_, true) => {
                     account.owed += bucket.pass_debt();

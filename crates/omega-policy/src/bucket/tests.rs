@@ -284,3 +284,23 @@ proptest! {
         }
     }
 }
+
+// A fleet's process without the store: the provider's header shows what is left for all of them.
+#[test]
+fn of_what_is_left_a_process_without_the_store_has_its_share() {
+    let mut bucket = bucket(60, 60);
+    bucket.begin_lease(at(0));
+    bucket.end_lease(0.25, false, at(0));
+    assert_eq!((bucket.level, bucket.capacity), (0, 15 * UNITS));
+    let nothing = Moved { certainly: 0, possibly: 0, returned: 0, owed: 0, elapsed: Duration::ZERO };
+    bucket.follow(40, &nothing, 0, Duration::ZERO, true);
+    assert_eq!(bucket.level, 10 * UNITS, "a quarter of forty");
+    bucket.follow(20, &nothing, 0, Duration::ZERO, true);
+    assert_eq!(bucket.level, 10 * UNITS, "it has that much already");
+    bucket.follow(4, &nothing, 0, Duration::ZERO, true);
+    assert_eq!(bucket.level, 4 * UNITS, "more there is for nobody");
+    bucket.follow(1_000, &nothing, 0, Duration::ZERO, true);
+    assert_eq!((bucket.level, bucket.capacity), (15 * UNITS, 15 * UNITS), "a share is no deeper for it");
+    bucket.refill(at(3_600));
+    assert_eq!(bucket.capacity, 15 * UNITS, "nor for waiting");
+}

@@ -48,7 +48,7 @@ pub struct Member {
     pub name: String,
     pub link: Link,
     pub alive: bool,
-    waiting: BTreeMap<Ticket, u64>,
+    pub waiting: BTreeMap<Ticket, u64>,
     running: Vec<(u64, Call, Permit)>,
     /// An exchange under way: what was asked, what was answered, and when that arrives.
     pending: Option<(LeaseRequest, Option<LeaseGrant>, u64)>,

@@ -48,6 +48,29 @@ fn used(fleet: &Fleet, before: f64, span: u64) -> f64 {
 }
 
 #[test]
+fn who_stands_too_far_back_behind_others_hears_of_it_from_the_store() {
+    let (config, provider) = busy();
+    let mut fleet = Fleet::new(4, &config, provider);
+    fleet.load(100.0, 100, WAIT, secs(2));
+    // What is left of the burst, and five seconds of the quota at each of four: each knows nothing of the others'.
+    for _ in 0..600 {
+        (0..4).for_each(|member| fleet.arrive(member, 100, WAIT));
+    }
+    let told_at_once: u64 = fleet.members.iter().map(|member| member.refused).sum();
+    fleet.load(0.1, 100, WAIT, secs(1));
+    let waiting: usize = fleet.members.iter().map(|member| member.waiting.len()).sum();
+    assert!(waiting <= 420, "{waiting} wait, where four seconds have room for 400");
+    let served: u64 = fleet.members.iter().map(|member| member.let_go).sum();
+    fleet.load(0.1, 100, WAIT, secs(6));
+    let later: u64 = fleet.members.iter().map(|member| member.let_go).sum();
+    let kept = (later - served) as f64 / waiting as f64;
+    assert!(
+        kept > 0.97,
+        "of those who still waited {kept} were served ({told_at_once} were refused at once)"
+    );
+}
+
+#[test]
 fn without_the_store_everybody_goes_on_with_its_share() {
     let (config, provider) = busy();
     let mut fleet = Fleet::new(16, &config, provider);

@@ -222,6 +222,9 @@ pub struct BucketGrant {
     pub refused_for: f64,
     /// What the fleet's bucket holds now.
     pub level: f64,
+    /// By so many seconds, in all, debts have put off what was promised before this answer.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub put_off: f64,
 }
 
 /// A part of one limit of calls in flight.

@@ -73,12 +73,20 @@ local function refill(bucket)
   end
 end
 
+local function take_down_to(bucket, floor, amount)
+  local before = bucket.level
+  bucket.level = max(before - amount, min(floor, before))
+  if bucket.limit > 0 then
+    bucket.put_off = (bucket.put_off or 0) + max(min(before, 0) - bucket.level, 0) * 60 / bucket.limit
+  end
+end
+
 local function take(bucket, amount)
-  bucket.level = max(bucket.level - amount, min(-DEBT_MINUTES * bucket.limit, bucket.level))
+  take_down_to(bucket, -DEBT_MINUTES * bucket.limit, amount)
 end
 
 local function take_what_is_left(bucket, amount)
-  bucket.level = max(bucket.level - amount, min(-bucket.held, bucket.level))
+  take_down_to(bucket, -bucket.held, amount)
 end
 
 local function learn_until(ends)
@@ -172,7 +180,7 @@ local function exchange_bucket(a)
   if not bucket then
     bucket = {
       level = is_learning and 0 or a.depth, as_of = max(now, s.learning),
-      limit = a.limit, depth = a.depth, held = 0,
+      limit = a.limit, depth = a.depth, held = 0, put_off = 0,
     }
     s.buckets[key] = bucket
   end
@@ -204,7 +212,9 @@ local function exchange_bucket(a)
   bucket.level = min(bucket.level, max(bucket.depth - bucket.held, 0))
   mine = { held = holding, late = late, granted = 0, owed = a.owed, returned = a.returned }
   me.buckets[key] = mine
-  local grant = { amount = 0, ready = 0, starts = 0, whole = false, refused_for = 0, level = bucket.level }
+  local grant = {
+    amount = 0, ready = 0, starts = 0, whole = false, refused_for = 0, level = bucket.level, put_off = bucket.put_off or 0,
+  }
   if a.want <= 0 or is_learning or ask.rests or ask.leaves or bucket.limit <= 0 then return grant end
   local pace = bucket.limit / 60
   local ahead = max(bucket.as_of - now, 0)

@@ -164,6 +164,7 @@ fn assert_alike(script: &WireGrant, account: &WireGrant, step: usize, request: &
             (a.starts, b.starts),
             (a.refused_for, b.refused_for),
             (a.level, b.level),
+            (a.put_off, b.put_off),
         ];
         assert!(a.whole == b.whole && pairs.iter().all(|(a, b)| close(*a, *b)), "{place}");
     }

@@ -36,6 +36,8 @@ pub(super) struct Lease {
     at_most: Option<(u64, u64)>,
     /// Should the store hear of it at once?
     urgent: bool,
+    /// By so many nanoseconds, in all, promises were put off when the store was last heard.
+    put_off: u64,
 }
 
 /// A grant, as the bucket takes it.
@@ -178,6 +180,19 @@ impl TokenBucket {
     pub(crate) fn hold_until(&mut self, from: Timestamp) {
         if let Some(lease) = &mut self.lease {
             lease.hold_until(from.as_nanos());
+        }
+    }
+
+    /// Debts have put off what was promised, by `in_all` seconds until now.
+    pub(crate) fn put_off(&mut self, in_all: f64, now: Timestamp) {
+        self.refill(now);
+        let Some(lease) = &mut self.lease else { return };
+        let in_all = (in_all.max(0.0) * 1e9) as u64;
+        let later = in_all.saturating_sub(lease.put_off);
+        lease.put_off = in_all;
+        if later > 0 {
+            let now = now.as_nanos();
+            lease.flows.iter_mut().for_each(|flow| flow.from = flow.from.max(now).saturating_add(later));
         }
     }
 

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BucketAsk, BucketGrant, CircuitAsk, CircuitReport, LEASE_EXPIRY, LeaseGrant, LeaseRequest, Pause,
-    RESTING, SlotAsk, SlotGrant, Turn,
+    BucketAsk, BucketGrant, LEASE_EXPIRY, LeaseGrant, LeaseRequest, Pause, RESTING, SlotAsk, SlotGrant,
 };
 
 /// Seconds for which a process is remembered, and for which a store that has lost count grants nothing.
@@ -35,6 +34,8 @@ const RESUMED: f64 = 2.0;
 
 /// A circuit that closed is remembered for so many seconds: many heartbeats, so that everybody has heard of it.
 const CLOSED_KEPT: f64 = 60.0;
+
+mod circuits;
 
 /// The account of one quota. All moments are seconds on the store's clock.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,6 +83,8 @@ pub struct Bucket {
     pub depth: f64,
     /// Granted and not used yet.
     pub held: f64,
+    /// By so many seconds, in all, debts have put off what is promised.
+    pub put_off: f64,
 }
 
 /// One limit of calls in flight.
@@ -227,13 +230,23 @@ impl Bucket {
     }
 
     fn take(&mut self, amount: f64) {
-        self.level = (self.level - amount).max((-DEBT_MINUTES * self.limit).min(self.level));
+        self.take_down_to(-DEBT_MINUTES * self.limit, amount);
     }
 
     /// Takes what was spent beside the account: the provider let it pass, or refused it. So there is nothing left at
     /// worst, which is what others hold already.
     fn take_what_is_left(&mut self, amount: f64) {
-        self.level = (self.level - amount).max((-self.held).min(self.level));
+        self.take_down_to(-self.held, amount);
+    }
+
+    /// What is owed has been spent, before everything that was promised: that comes later by as much. Were only those put
+    /// off who ask next, the provider would refuse calls for as long as the line of promises is.
+    fn take_down_to(&mut self, floor: f64, amount: f64) {
+        let before = self.level;
+        self.level = (before - amount).max(floor.min(before));
+        if self.limit > 0.0 {
+            self.put_off += (before.min(0.0) - self.level).max(0.0) * 60.0 / self.limit;
+        }
     }
 }
 
@@ -430,6 +443,7 @@ impl Ledger {
             limit: ask.limit,
             depth: ask.depth,
             held: 0.0,
+            put_off: 0.0,
         });
         bucket.refill(now);
         (bucket.limit, bucket.depth) = (ask.limit, ask.depth);
@@ -462,7 +476,8 @@ impl Ledger {
         }
         bucket.level = bucket.level.min((bucket.depth - bucket.held).max(0.0));
         *mine = Held { held: holding, late, granted: 0.0, owed: ask.owed, returned: ask.returned };
-        let mut grant = BucketGrant { level: bucket.level, ..BucketGrant::default() };
+        let mut grant =
+            BucketGrant { level: bucket.level, put_off: bucket.put_off, ..BucketGrant::default() };
         if ask.want <= 0.0 || is_learning || request.rests || request.leaves || bucket.limit <= 0.0 {
             return grant;
         }
@@ -556,45 +571,5 @@ impl Ledger {
         slots.held += holds;
         me.slots.insert(ask.model.clone(), (holds, ask.want));
         SlotGrant { allowed, line: slots.line.iter().any(|waiting| waiting != name) }
-    }
-
-    fn exchange_circuit(&mut self, me: &mut Holder, ask: &CircuitAsk<String>, now: f64) {
-        let circuit = self.circuits.entry(ask.model.clone()).or_default();
-        // One that nobody remembers has been closed for long.
-        let follows = ask.turn == circuit.turn || circuit.turn == 0;
-        match ask.turned {
-            Some(Turn::Opened(seconds)) if follows => {
-                self.turns += 1;
-                *circuit = Circuit { turn: self.turns, open: true, until: now + seconds, probes: 0 };
-            }
-            Some(Turn::Closed) if follows && circuit.open => {
-                self.turns += 1;
-                let until = now + CLOSED_KEPT;
-                *circuit = Circuit { turn: self.turns, open: false, until, probes: 0 };
-            }
-            _ => {}
-        }
-        let (turn, had) = me.circuits.get(&ask.model).copied().unwrap_or_default();
-        let had = if turn == circuit.turn { had } else { 0 };
-        let mut has = if ask.turn == circuit.turn { ask.probes.min(had) } else { 0 };
-        circuit.probes = circuit.probes.saturating_sub(had) + has;
-        if circuit.open && now >= circuit.until && ask.wants_probe && circuit.probes < ask.max_probes.max(1) {
-            (has, circuit.probes) = (has + 1, circuit.probes + 1);
-        }
-        me.circuits.insert(ask.model.clone(), (circuit.turn, has));
-    }
-
-    fn reports(&self, me: &Holder, now: f64) -> Vec<CircuitReport<String>> {
-        let report = |(model, circuit): (&String, &Circuit)| {
-            let (turn, probes) = me.circuits.get(model).copied().unwrap_or_default();
-            CircuitReport {
-                model: model.clone(),
-                turn: circuit.turn,
-                open: circuit.open,
-                left: if circuit.open { (circuit.until - now).max(0.0) } else { 0.0 },
-                probes: if turn == circuit.turn { probes } else { 0 },
-            }
-        };
-        self.circuits.iter().filter(|(_, circuit)| circuit.turn > 0).map(report).collect()
     }
 }

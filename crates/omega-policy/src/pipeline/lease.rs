@@ -450,6 +450,7 @@ impl Pipeline {
         let account = lease.account(ask.model, ask.dimension);
         let Some(bucket) = self.limiter.bucket_mut(ask.model, ask.dimension) else { return };
         bucket.hear_fleet(granted.level, now);
+        bucket.put_off(granted.put_off, now);
         (account.ask_at, account.stock_at) = (now, now);
         if granted.amount > 0.0 {
             let starts = now + seconds(granted.starts);

@@ -192,6 +192,21 @@ fn debts_are_bounded_by_five_minutes_of_the_limit() {
 }
 
 #[test]
+fn what_is_owed_puts_off_what_was_promised_and_nothing_else() {
+    let mut alone = Alone::default();
+    let owes = |seq, owed| request(seq, BucketAsk { owed, ..bucket(0.0, 0.0) });
+    let put_off = |grant: &LeaseGrant<String>| grant.buckets[0].put_off;
+    // Six are there. Four are nobody's yet, and of four more two are; who was promised what flows in then waits longer.
+    assert_eq!(put_off(&alone.ask(&owes(1, 4.0), 10.0)), 0.0);
+    let debt = alone.ask(&owes(2, 4.0), 10.0);
+    assert_eq!((debt.buckets[0].level, put_off(&debt)), (-2.0, 2.0));
+    assert_eq!(put_off(&alone.ask(&owes(3, 1.5), 10.0)), 3.5);
+    assert_eq!(put_off(&alone.ask(&owes(4, 0.0), 60.0)), 3.5, "it is told in all");
+    // No further than the account is debited.
+    assert_eq!(put_off(&alone.ask(&owes(5, 1e12), 60.0)), 3.5 + 300.0);
+}
+
+#[test]
 fn after_a_pause_a_bucket_holds_two_seconds_worth() {
     let mut alone = Alone::default();
     alone.ask(&request(1, BucketAsk { owed: 6.0, ..bucket(0.0, 0.0) }), 10.0);

@@ -142,6 +142,42 @@ fn one_that_is_cut_off_spends_its_share_beside_the_others_and_no_more() {
     assert!((0.98..1.01).contains(&after), "{after} of the quota once it was back");
 }
 
+/// Eight wait in one process, promised one a second; of another, five calls end 2.5 s later: when the last of the eight
+/// goes.
+fn last_of_eight_goes_at(outcome: fn(u64) -> Outcome) -> f64 {
+    let mut fleet = Fleet::new(2, &limits(Some(60), None), Provider::new(60.0, 6.0));
+    (fleet.outcome, fleet.hold) = (outcome, 2_500_000_000);
+    for _ in 0..5 {
+        fleet.arrive(1, 0, secs(1));
+        fleet.run(Duration::from_millis(10));
+    }
+    for _ in 0..8 {
+        fleet.arrive(0, 0, secs(60));
+    }
+    for _ in 0..30_000 {
+        fleet.step();
+        if fleet.members[0].let_go == 8 {
+            break;
+        }
+    }
+    assert_eq!((fleet.members[0].let_go, fleet.members[1].let_go), (8, 5));
+    fleet.seconds()
+}
+
+#[test]
+fn what_a_stranger_spends_puts_off_what_others_were_promised() {
+    let soon = last_of_eight_goes_at(|_| Outcome::Success { usage: None });
+    let late = last_of_eight_goes_at(|ended| {
+        if ended > 3_000_000_000 {
+            return Outcome::Success { usage: None };
+        }
+        let throttled = Failure::new(FailureKind::Throttled);
+        Outcome::Failure(Failure { exhausted: Some(Dimension::Requests), ..throttled })
+    });
+    // Each of the five makes room for one, which is all that a bucket of six may be charged at once.
+    assert!((4.9..5.1).contains(&(late - soon)), "{soon} s, {late} s");
+}
+
 #[test]
 fn answers_that_never_arrive_cost_nothing() {
     let (config, provider) = busy();

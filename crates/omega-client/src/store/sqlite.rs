@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use omega_policy::{Holder, LEASE_EXPIRY, Ledger};
-use rusqlite::{Connection, OptionalExtension as _, Params, Row, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Params, Row, TransactionBehavior, params};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::oneshot;
 
@@ -33,6 +33,9 @@ const LAYOUT: &str = "
 
 /// Between two looks at a file that another process has locked.
 const LOCKED: Duration = Duration::from_micros(200);
+/// Processes that start together make the file, its mode and its tables, one after the other; to SQLite a file that changes
+/// its mode is locked at once, without a wait. So many looks, this far apart; each may wait for as long as a call would.
+const OPENING: (usize, Duration) = (40, Duration::from_millis(5));
 
 /// A file.
 #[derive(Debug)]
@@ -55,8 +58,15 @@ enum Work {
 impl SqliteStore {
     /// Opens the file, or makes it. Its folder must be there.
     pub(super) fn open(path: &Path, namespace: &str, timeout: Duration) -> Result<Self, StoreError> {
-        // A wrong path is found out now and not by the first call.
-        File::new(path, timeout).connection()?;
+        // A wrong path is found out now and not by the first call. One that stays locked is right, and out of reach.
+        let file = File::new(path, timeout);
+        for _ in 0..OPENING.0 {
+            match file.opened() {
+                Err(error) if is_locked(&error) => thread::sleep(OPENING.1),
+                Err(error) => return Err(failed(error)),
+                Ok(_) => break,
+            }
+        }
         let (path, namespace) = (path.to_owned(), namespace.to_owned());
         Ok(Self { path, namespace, timeout, work: OwnProcess::new() })
     }
@@ -145,29 +155,27 @@ impl File {
             self.connection = None;
         }
         if self.connection.is_none() {
-            self.connection = Some(self.opened()?);
+            self.connection = Some(self.opened().map_err(failed)?);
         }
         self.connection.as_mut().ok_or_else(|| StoreError(String::from("it is closed")))
     }
 
-    fn opened(&self) -> Result<Connection, StoreError> {
-        let mut connection = Connection::open(&self.path).map_err(failed)?;
+    fn opened(&self) -> rusqlite::Result<Connection> {
+        let mut connection = Connection::open(&self.path)?;
         let tries = (self.timeout.as_micros() / LOCKED.as_micros()).max(1);
         // SQLite's own wait doubles up to a tenth of a second; transactions here take a fraction of a millisecond.
         thread_local! {
             static TRIES: std::cell::Cell<u128> = const { std::cell::Cell::new(0) };
         }
         TRIES.set(tries);
-        connection
-            .busy_handler(Some(|tried| {
-                thread::sleep(LOCKED);
-                u128::try_from(tried).unwrap_or(0) < TRIES.get()
-            }))
-            .map_err(failed)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        connection.busy_handler(Some(|tried| {
+            thread::sleep(LOCKED);
+            u128::try_from(tried).unwrap_or(0) < TRIES.get()
+        }))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
         // A crash of the machine may lose the last exchanges, and with them nothing: it is another boot then.
-        connection.pragma_update(None, "synchronous", "OFF").map_err(failed)?;
-        connection.execute_batch(LAYOUT).map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        connection.execute_batch(LAYOUT)?;
         Ok(connection)
     }
 
@@ -325,6 +333,10 @@ fn boot_id() -> String {
 
 fn written(record: &impl serde::Serialize) -> Result<String, StoreError> {
     serde_json::to_string(record).map_err(|error| StoreError(error.to_string()))
+}
+
+fn is_locked(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn failed(error: rusqlite::Error) -> StoreError {

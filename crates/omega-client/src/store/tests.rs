@@ -292,6 +292,19 @@ mod file {
     use super::*;
 
     #[tokio::test]
+    async fn a_file_that_is_locked_is_opened_all_the_same() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        let other = rusqlite::Connection::open(&path).expect("it opens");
+        other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE other (name TEXT);").expect("it is locked");
+        let store = SqliteStore::open(&path, "omega", Duration::from_millis(25)).expect("the path is right");
+        let error = store.exchange("a", "one", &request(1)).await.expect_err("it is locked");
+        assert!(error.to_string().contains("locked"), "{error}");
+        other.execute_batch("COMMIT").expect("it is unlocked");
+        store.exchange("a", "one", &request(2)).await.expect("it answers");
+    }
+
+    #[tokio::test]
     async fn a_file_shares_a_quota() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.db");

@@ -37,6 +37,8 @@ const REFUSED_MAX: Duration = Duration::from_millis(500);
 /// One such call is refused for each of theirs. Charged as so many more, each refusal makes room for that many: of a
 /// process that spends 6 % beside the others, 6 % of calls were refused without it, and 1 % with it (`--example fleet`).
 const OUTSIDERS: f64 = 4.0;
+/// Who waits no longer than this waits for the store and not for quota: the most that an answer takes, by default.
+const ANSWER: Duration = Duration::from_millis(25);
 /// Moments of our clock and the store's spans agree to this.
 const SAME: Duration = Duration::from_millis(5);
 
@@ -308,6 +310,16 @@ impl Pipeline {
         true
     }
 
+    /// Does a call that would be served then only wait for what the store says? One that has nothing to do with the others
+    /// does not know what they have left.
+    pub(super) fn waits_for_store(&self, served_at: Timestamp, slots_taken: bool, now: Timestamp) -> bool {
+        self.lease.as_ref().is_some_and(|lease| match lease.standing {
+            Standing::Apart => true,
+            Standing::Joined => !slots_taken && served_at <= now + ANSWER,
+            Standing::Away => lease.asks_first,
+        })
+    }
+
     /// The provider refused a call that took `cost`, of all models or of one, for want of `exhausted`.
     pub(super) fn charge_outsiders(&mut self, pool: Pool, cost: Load, exhausted: Option<Dimension>) {
         let Some(lease) = self.lease.as_mut().filter(|lease| lease.standing == Standing::Joined) else {
@@ -463,6 +475,9 @@ impl Pipeline {
             account.ask_at = now + late.clamp(POLL, REFUSED_MAX);
         } else if ask.want > 0.0 {
             account.stock_at = now + HEARTBEAT;
+        }
+        if ask.least > 0.0 && (granted.refused_for > 0.0 || seconds(granted.starts) > ANSWER) {
+            self.note_limited(ask.dimension, now);
         }
         if ask.least > 0.0 && granted.amount < ask.want {
             self.refuse_uncovered(ask.model, ask.dimension, granted, now);

@@ -49,7 +49,9 @@ impl Pipeline {
             (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
         let waits_for_slot = slots_taken && earliest <= now;
         let dimension = if waits_for_slot { Dimension::Concurrency } else { dimension };
-        if earliest > now || slots_taken || not_before <= now {
+        if (earliest > now || slots_taken || not_before <= now)
+            && !self.waits_for_store(earliest, slots_taken, now)
+        {
             self.note_limited(dimension, now);
         }
         let earliest = earliest.max(not_before);
@@ -120,7 +122,7 @@ impl Pipeline {
         Some(self.limiter.rehearse(slot, load.reserve, ahead, own, now))
     }
 
-    fn note_limited(&mut self, dimension: Dimension, now: Timestamp) {
+    pub(super) fn note_limited(&mut self, dimension: Dimension, now: Timestamp) {
         if !self.limited {
             self.limited = true;
             let (requests_last_minute, tokens_last_minute) = self.limiter.last_minute(now);

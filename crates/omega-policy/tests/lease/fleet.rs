@@ -105,6 +105,8 @@ pub struct Fleet {
     pub outcome: fn(u64) -> Outcome,
     pub most_in_flight: u64,
     pub refusals_of_waiting: u64,
+    /// How often somebody was told that a limit was hit.
+    pub limit_hits: u64,
 }
 
 pub fn limits(requests: Option<u64>, tokens: Option<u64>) -> PipelineConfig {
@@ -150,6 +152,7 @@ impl Fleet {
             outcome: |_| Outcome::Success { usage: None },
             most_in_flight: 0,
             refusals_of_waiting: 0,
+            limit_hits: 0,
         }
     }
 
@@ -218,7 +221,9 @@ impl Fleet {
                     }
                 }
             }
-            while self.members[index].pipeline.poll_event().is_some() {}
+            while let Some(event) = self.members[index].pipeline.poll_event() {
+                self.limit_hits += u64::from(matches!(event, Event::LimitHit { .. }));
+            }
             let (seconds, round_trip, clock) = (self.seconds(), self.round_trip, self.now);
             let member = &mut self.members[index];
             if member.pending.is_some() {

@@ -142,6 +142,20 @@ fn one_that_is_cut_off_spends_its_share_beside_the_others_and_no_more() {
     assert!((0.98..1.01).contains(&after), "{after} of the quota once it was back");
 }
 
+#[test]
+fn who_waits_for_the_store_alone_is_not_said_to_have_hit_a_limit() {
+    let (config, provider) = busy();
+    let mut fleet = Fleet::new(4, &config, provider);
+    for _ in 0..3 {
+        fleet.load(40.0, 100, WAIT, secs(20));
+        // Everything goes back meanwhile, and whoever comes next waits for an answer.
+        fleet.run(secs(20));
+    }
+    assert_eq!(fleet.limit_hits, 0, "there was room for all of them");
+    fleet.load(160.0, 100, WAIT, secs(20));
+    assert!(fleet.limit_hits >= 4, "each of them waits for quota: {}", fleet.limit_hits);
+}
+
 /// Eight wait in one process, promised one a second; of another, five calls end 2.5 s later: when the last of the eight
 /// goes.
 fn last_of_eight_goes_at(outcome: fn(u64) -> Outcome) -> f64 {

@@ -14,6 +14,10 @@ use crate::{BucketAsk, CircuitAsk, Dimension, Pause, Pipeline, SlotAsk, Timestam
 const DEPTH_PART: f64 = 0.25;
 /// So much of what is lately used is kept in hand, in seconds (`resilience.md` §6.3).
 const HORIZON: f64 = 0.2;
+/// The same while the fleet has half of its depth left or more, and nobody misses what is kept: asked for as often where
+/// there is little to do as where there is much, a quota of 100 calls a second cost a store more than a script for each
+/// call (`--example store`).
+const HORIZON_PLENTY: f64 = 1.0;
 /// A probe that is not sent within this goes back.
 const PROBE_KEPT: Duration = Duration::from_secs(1);
 
@@ -64,9 +68,10 @@ impl Pipeline {
                 weight = weight.max((account.long_pace / bucket.pace()).min(1.0));
             }
             account.usual = usual(account, dimension, requests_pace);
-            // One that does nothing keeps nothing.
-            let is_idle = need.all <= 0.0 && now.saturating_since(busy) > HEARTBEAT;
-            account.target = if is_idle { 0.0 } else { target(account, bucket, members) };
+            // One that does nothing keeps nothing that others might miss.
+            let is_plenty = bucket.fleet_has(bucket.whole_depth() / 2.0, now);
+            let is_idle = need.all <= 0.0 && !is_plenty && now.saturating_since(busy) > HEARTBEAT;
+            account.target = if is_idle { 0.0 } else { target(account, bucket, members, is_plenty) };
             let ask = match (away, rests) {
                 (true, _) => {
                     let used = (used - account.used_before).max(0.0);
@@ -178,11 +183,12 @@ fn usual(account: &Account, dimension: Dimension, requests_pace: f64) -> f64 {
     }
 }
 
-/// How much is kept in hand: what is used in a fifth of a second, at least one usual call; nothing where that is more
-/// than a process may keep to itself. Then every call asks for exactly what it needs.
-fn target(account: &Account, bucket: &TokenBucket, members: f64) -> f64 {
+/// How much is kept in hand: what is used in a fifth of a second, or in a whole one where there is plenty, and at least one
+/// usual call; nothing where that is more than a process may keep to itself. Then every call asks for exactly what it needs.
+fn target(account: &Account, bucket: &TokenBucket, members: f64, is_plenty: bool) -> f64 {
+    let horizon = if is_plenty { HORIZON_PLENTY } else { HORIZON };
     let most = bucket.whole_depth() * DEPTH_PART / members;
-    if account.usual > most { 0.0 } else { (account.pace * HORIZON).max(account.usual).min(most) }
+    if account.usual > most { 0.0 } else { (account.pace * horizon).max(account.usual).min(most) }
 }
 
 /// What is simply told of a limit.

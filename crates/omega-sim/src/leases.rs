@@ -13,14 +13,8 @@ pub(crate) const TIMEOUT: u64 = SECOND / 40;
 /// A process in one of its lives.
 type Name = (u32, u32);
 
-/// One question under way.
-#[derive(Debug)]
-pub(crate) enum Errand {
-    /// On its way to the store.
-    There(LeaseRequest),
-    /// On its way back; `None`: nobody answered.
-    Back(LeaseRequest, Option<LeaseGrant>),
-}
+/// An answer on its way back; `None`: nobody answered.
+pub(crate) type Errand = (LeaseRequest, Option<LeaseGrant>);
 
 #[derive(Debug)]
 pub(crate) struct LeaseStore {
@@ -46,16 +40,19 @@ impl LeaseStore {
         }
     }
 
-    /// A question leaves: what is under way, and when it is there. A store that is down hears nothing.
-    pub(crate) fn send(&self, request: LeaseRequest, now: u64) -> (Errand, u64) {
-        match self.down.is_some_and(|down| down.contains(now)) || 2 * self.delay > TIMEOUT {
-            true => (Errand::Back(request, None), now + TIMEOUT),
-            false => (Errand::There(request), now + self.delay),
+    /// A question leaves: what comes back, and when. A store that is down hears nothing.
+    ///
+    /// All questions take as long to the store, so they arrive in the order in which they leave, and each is carried out
+    /// as of its arrival.
+    pub(crate) fn ask(&mut self, process: u32, request: LeaseRequest, now: u64) -> (Errand, u64) {
+        if self.down.is_some_and(|down| down.contains(now)) || 2 * self.delay > TIMEOUT {
+            return ((request, None), now + TIMEOUT);
         }
+        let grant = self.carry_out(process, &request, now + self.delay);
+        ((request, Some(grant)), now + 2 * self.delay)
     }
 
-    /// It has arrived: the answer, and when it is back.
-    pub(crate) fn carry_out(&mut self, process: u32, request: LeaseRequest, now: u64) -> (Errand, u64) {
+    fn carry_out(&mut self, process: u32, request: &LeaseRequest, now: u64) -> LeaseGrant {
         self.exchanges += 1;
         self.forget_expired(now);
         let name = (process, request.life);
@@ -67,8 +64,7 @@ impl LeaseStore {
             self.holders.insert(name, holder);
             self.seen.push_back((now, name));
         }
-        let grant = grant.named(|model| model.parse().ok().map(ModelId));
-        (Errand::Back(request, Some(grant)), now + self.delay)
+        grant.named(|model| model.parse().ok().map(ModelId))
     }
 
     fn forget_expired(&mut self, now: u64) {

@@ -230,7 +230,7 @@ impl Product {
         if member.errand.is_none()
             && let Some(request) = member.pipeline.poll_lease(now)
         {
-            let (errand, at) = self.store.send(request, world.now());
+            let (errand, at) = self.store.ask(index as u32, request, world.now());
             member.errand = Some(errand);
             world.wake(at, ((index as u64) << KINDS) | ERRAND);
         }
@@ -250,25 +250,16 @@ impl Product {
         }
     }
 
-    /// A question has reached the store, or its answer the client.
+    /// The answer to its question has reached the client, or its absence is noticed.
     fn errand(&mut self, index: usize, world: &mut World<'_>) {
         let now = Timestamp::from_nanos(world.now());
-        match self.members[index].errand.take() {
-            Some(Errand::There(request)) => {
-                let (errand, at) = self.store.carry_out(index as u32, request, world.now());
-                self.members[index].errand = Some(errand);
-                world.wake(at, ((index as u64) << KINDS) | ERRAND);
-            }
-            Some(Errand::Back(request, grant)) => {
-                let pipeline = &mut self.members[index].pipeline;
-                match grant {
-                    Some(grant) => pipeline.handle_lease(&request, &grant, now),
-                    None => pipeline.lose_lease(&request, now),
-                }
-                self.pump(index, world);
-            }
-            None => {}
+        let member = &mut self.members[index];
+        let Some((request, grant)) = member.errand.take() else { return };
+        match grant {
+            Some(grant) => member.pipeline.handle_lease(&request, &grant, now),
+            None => member.pipeline.lose_lease(&request, now),
         }
+        self.pump(index, world);
     }
 
     /// The store is gone: every client goes on with its last share of the quota, and of what was left of it.

@@ -126,6 +126,25 @@ impl Trace {
         }
     }
 
+    /// The trace so many times, one after the other: each begins as long after the last request before it as requests are
+    /// apart on average. Not more than fit the numbers of requests, of which there are four billion.
+    pub fn repeated(mut self, times: u32) -> Self {
+        let count = self.requests.len();
+        let last = self.requests.last().map_or(0, |last| last.arrival);
+        let period = last + last / (count as u64).saturating_sub(1).max(1);
+        let times = times.min(u32::MAX / u32::try_from(count).unwrap_or(u32::MAX).max(1));
+        self.requests.reserve(count * (times.max(1) as usize - 1));
+        for round in 1..u64::from(times) {
+            let later = |at: usize| {
+                let request = self.requests[at];
+                Request { arrival: request.arrival.saturating_add(period.saturating_mul(round)), ..request }
+            };
+            let again: Vec<Request> = (0..count).map(later).collect();
+            self.requests.extend(again);
+        }
+        self
+    }
+
     /// The requests, in order of arrival.
     pub fn requests(&self) -> &[Request] {
         &self.requests

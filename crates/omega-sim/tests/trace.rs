@@ -177,3 +177,20 @@ fn a_slice_has_its_first_moment_and_not_its_last_and_begins_at_zero() {
     assert_eq!(slice(0, 1).requests(), []);
     assert_eq!(slice(0, 1).tenants(), trace.tenants());
 }
+
+#[test]
+fn a_trace_repeated_goes_on_at_its_own_pace() {
+    let request = |arrival: u64, output_tokens: u32| Request {
+        arrival,
+        input_tokens: 1,
+        output_tokens,
+        model: 0,
+        tenant: 0,
+    };
+    let trace = Trace::from_requests(vec![request(0, 1), request(10, 2), request(20, 3)]).repeated(3);
+    let arrivals: Vec<u64> = trace.requests().iter().map(|request| request.arrival).collect();
+    assert_eq!(arrivals, [0, 10, 20, 30, 40, 50, 60, 70, 80]);
+    assert_eq!(trace.requests()[7], request(70, 2));
+    let one = Trace::from_requests(vec![request(0, 1)]).repeated(2);
+    assert_eq!(one.requests().len(), 2, "there is nothing to go by: both at once");
+}

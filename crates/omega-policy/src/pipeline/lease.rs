@@ -19,8 +19,12 @@ use crate::{
 
 /// A process with something to do is heard of so often.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// One that could let nobody go anyway is heard of so often: still within the second in which a trip is to be known.
+const HEARTBEAT_EMPTY: Duration = Duration::from_millis(800);
 /// One that has had nothing to do for so long gives everything back.
 const IDLE: Duration = Duration::from_secs(5);
+/// The same if that is nothing: its next call has to ask first, whether it is at rest or not.
+const IDLE_EMPTY: Duration = Duration::from_secs(1);
 /// One that is away and has not asked for so long after it might have has been idle.
 const IDLE_AWAY: Duration = Duration::from_millis(100);
 /// And is then heard of so often.
@@ -72,10 +76,11 @@ impl Pipeline {
                 wanted.then_some(lease.try_at)
             }
             Standing::Joined => {
-                let heartbeat = lease.answered + HEARTBEAT;
-                if !is_busy && now.saturating_since(lease.busy) >= IDLE {
+                let is_empty = self.is_empty_handed();
+                if !is_busy && now.saturating_since(lease.busy) >= idle(is_empty) {
                     return Some(now);
                 }
+                let heartbeat = lease.answered + if is_empty { HEARTBEAT_EMPTY } else { HEARTBEAT };
                 Some(self.wish(lease, now).map_or(heartbeat, |at| at.min(heartbeat)))
             }
         }
@@ -93,13 +98,14 @@ impl Pipeline {
         if self.lease.as_ref().is_some_and(|lease| lease.standing == Standing::Away && learned(lease)) {
             self.restart_debts();
         }
+        let idle = idle(self.is_empty_handed());
         let lease = self.lease.as_mut()?;
         if lease.standing == Standing::Apart && lease.is_forgotten(now) {
             lease.begin_life();
             lease.epoch = 0;
         }
         let away = lease.standing == Standing::Away;
-        let rests = !away && !is_busy && now.saturating_since(lease.busy) >= IDLE;
+        let rests = !away && !is_busy && now.saturating_since(lease.busy) >= idle;
         if rests {
             lease.rested = now;
         }
@@ -401,6 +407,11 @@ impl Pipeline {
         self.breakers.ask_fleet(false);
     }
 
+    /// Could no call go by what is at hand? It needs something of every limit.
+    fn is_empty_handed(&self) -> bool {
+        self.limiter.buckets().any(|(_, _, bucket)| bucket.is_leased() && bucket.at_hand() < 1.0)
+    }
+
     /// When something is wished for that should not wait for the heartbeat.
     fn wish(&self, lease: &Borrower, now: Timestamp) -> Option<Timestamp> {
         let mut soonest: Option<Timestamp> = None;
@@ -550,6 +561,10 @@ impl Shared {
             _ => None,
         }
     }
+}
+
+fn idle(is_empty: bool) -> Duration {
+    if is_empty { IDLE_EMPTY } else { IDLE }
 }
 
 fn seconds(span: f64) -> Duration {

@@ -23,6 +23,9 @@ pub(crate) struct SimulateArgs {
     /// What to replay: csv, csv.gz or JSON lines with arrival_s, input_tokens, output_tokens, and perhaps model, tenant
     #[arg(long, value_name = "FILE")]
     trace: PathBuf,
+    /// Replay it so many times, one after the other
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    repeat: u32,
     /// Whose decisions: omega, none, sdk, tenacity, windows or oracle; several with commas, to compare
     #[arg(long, value_name = "NAME", value_parser = policy, value_delimiter = ',', default_value = "omega")]
     policy: Vec<Policy>,
@@ -128,6 +131,7 @@ Examples:
   omega simulate --trace mine.csv --load 1.2 --policy omega,none,sdk,tenacity,windows,oracle
   omega simulate --trace mine.csv --fault down@600+300 --fault brown:0.3@1200+600 --preset spec,adaptive
   omega simulate --trace mine.csv --clients 64 --store-down 600+300 --skew zipf
+  omega simulate --trace mine.csv --repeat 20 --clients 1000
   omega simulate --trace mine.csv --compare a.yaml b.yaml
   omega simulate --trace mine.csv --suggest --goal 0.999
 
@@ -144,11 +148,12 @@ pub(crate) async fn run(arguments: SimulateArgs, context: &mut Context) -> Resul
     let planned = plan(&arguments, context)?;
     let bar = bar(&arguments, context);
     let mut interrupt = context.interrupt.clone();
-    let (path, seek) = (arguments.trace.clone(), arguments.suggest.then_some(arguments.goal));
+    let (path, repeat) = (arguments.trace.clone(), arguments.repeat);
+    let seek = arguments.suggest.then_some(arguments.goal);
     // It computes for as long as it takes; Ctrl-C must be heard meanwhile.
     let work = tokio::task::spawn_blocking({
         let bar = bar.clone();
-        move || simulate(&path, planned, seek, &bar)
+        move || simulate(&path, repeat, planned, seek, &bar)
     });
     let result = tokio::select! {
         result = work => result.map_err(|error| Failure::unexpected(format!("the simulation stopped: {error}")))?,
@@ -259,6 +264,7 @@ fn scenario(arguments: &SimulateArgs, policy: Policy, config: Config) -> Scenari
 /// Reads the trace and runs everything; on a thread of its own.
 fn simulate(
     path: &Path,
+    repeat: u32,
     planned: Vec<Planned>,
     goal: Option<f64>,
     bar: &ProgressBar,
@@ -270,7 +276,7 @@ fn simulate(
         // A line's error does not know the file; a file's error names it.
         Failure::usage(if text.contains(&path) { text } else { format!("{path}: {text}") })
     })?;
-    let trace = Arc::new(trace);
+    let trace = Arc::new(trace.repeated(repeat));
     bar.set_length(trace.requests().len() as u64);
     let mut runs = Vec::with_capacity(planned.len());
     for Planned { name, scenario } in planned {

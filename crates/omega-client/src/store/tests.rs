@@ -1,46 +1,8 @@
 //! Real stores: the script against the account it is a copy of, and files and servers that misbehave.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-
 use omega_policy::{BucketAsk, CircuitAsk, Dimension, Pause, SlotAsk, Turn};
 
-use super::redis::RedisStore;
 use super::*;
-
-/// A server of a test's own, on a port of its own.
-struct RedisServer {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl RedisServer {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--appendonly", "no", "--dir"])
-            .arg(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed: `apt-get install redis-server`");
-        Self { child, port, _folder: folder }
-    }
-
-    fn store(&self) -> RedisStore {
-        let url = format!("redis://127.0.0.1:{}", self.port);
-        RedisStore::open(&url, "test", Duration::from_secs(5), None).expect("the address is one")
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn request(seq: u64) -> WireRequest {
     WireRequest {
@@ -182,79 +144,7 @@ fn assert_alike(script: &WireGrant, account: &WireGrant, step: usize, request: &
     assert_eq!(circuits(script), circuits(account), "{place}");
 }
 
-mod real_redis {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_script_is_the_account() {
-        let server = RedisServer::start();
-        let store = server.store();
-        for seed in 0..6 {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let scope = format!("openai:{seed}");
-            let (mut ledger, mut holders) = (Ledger::default(), BTreeMap::<String, Holder>::new());
-            let mut whims: Vec<Whim> = (0..4).map(|_| Whim { life: 1, ..Whim::default() }).collect();
-            let mut epoch = 0;
-            for step in 0..250 {
-                let number = rng.usize(..whims.len());
-                let request = whims[number].request(&mut rng, epoch);
-                let name = format!("{number}-{}", request.life);
-                let script = store.exchange(&scope, &name, &request).await.expect("it answers");
-                epoch = script.epoch;
-                let now = script.at;
-                holders.retain(|name, holder| {
-                    let keeps = !Ledger::has_expired(holder, now);
-                    if !keeps {
-                        ledger.forget(name, holder);
-                    }
-                    keeps
-                });
-                let mut holder = holders.remove(&name);
-                let account = ledger.exchange(&name, &mut holder, &request, now);
-                // Only the epoch is each one's own.
-                ledger.epoch = epoch;
-                if let Some(holder) = holder {
-                    holders.insert(name, holder);
-                }
-                assert_alike(&script, &account, step, &request);
-                whims[number].hear(&request, &script);
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn redis_shares_a_quota() {
-        let server = RedisServer::start();
-        works(&server.store()).await;
-    }
-
-    #[tokio::test]
-    async fn everything_in_redis_has_an_end_of_life() {
-        let server = RedisServer::start();
-        let store = server.store();
-        store.exchange("a", "one", &request(1)).await.expect("it answers");
-        let client = ::redis::Client::open(format!("redis://127.0.0.1:{}", server.port)).expect("an address");
-        let mut connection = client.get_multiplexed_async_connection().await.expect("it answers");
-        let keys: Vec<String> =
-            ::redis::cmd("KEYS").arg("*").query_async(&mut connection).await.expect("keys");
-        assert_eq!(keys.len(), 2, "{keys:?}");
-        for key in keys {
-            assert!(key.starts_with("test:v1:{a}"), "one hash tag: {key}");
-            let life: i64 =
-                ::redis::cmd("PTTL").arg(&key).query_async(&mut connection).await.expect("a life");
-            assert!((1..=200_000).contains(&life), "{key} lives for {life} ms");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_redis_that_is_not_there_is_an_error_and_no_wait() {
-        let free =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port();
-        let url = format!("redis://127.0.0.1:{free}");
-        let store = RedisStore::open(&url, "test", Duration::from_millis(25), None).expect("an address");
-        store.exchange("a", "one", &request(1)).await.expect_err("nobody is there");
-    }
-}
+mod real_redis;
 
 async fn works(store: &dyn SharedStore) {
     let mut ask = request(1);

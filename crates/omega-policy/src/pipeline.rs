@@ -319,7 +319,8 @@ impl Pipeline {
         let waiter = *self.queue.get(ticket)?;
         if !self.limiter.provider_fits(waiter.load.reserve, now) {
             let (earliest, dimension) = self.limiter.available(waiter.slot, waiter.load.reserve)?;
-            if earliest <= waiter.deadline || self.limiter.expects_returns() {
+            let may_come = earliest <= waiter.deadline || self.limiter.expects_returns();
+            if may_come || self.hears_of_fleet_by(now).is_some() {
                 return None;
             }
             // Quota went elsewhere since it joined (a debt, a header, a 429): it is told now and not at its deadline,

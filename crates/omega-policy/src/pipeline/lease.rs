@@ -316,6 +316,12 @@ impl Pipeline {
         true
     }
 
+    /// This process does not know what the others have left: by when it will have been told, or know that it will not be.
+    pub(super) fn hears_of_fleet_by(&self, now: Timestamp) -> Option<Timestamp> {
+        let lease = self.lease.as_ref()?;
+        (lease.standing == Standing::Apart || lease.asks_first).then_some(now + ANSWER)
+    }
+
     /// Does a call that would be served then only wait for what the store says? One that has nothing to do with the others
     /// does not know what they have left.
     pub(super) fn waits_for_store(&self, served_at: Timestamp, slots_taken: bool, now: Timestamp) -> bool {

@@ -43,8 +43,12 @@ impl Pipeline {
         not_before: Timestamp,
         now: Timestamp,
     ) -> Admission {
-        let deadline = call.waits_until();
-        let (earliest, dimension) = self.served_at(call, slot, load, now);
+        let mut deadline = call.waits_until();
+        let (mut earliest, dimension) = self.served_at(call, slot, load, now);
+        if let Some(heard_by) = self.hears_of_fleet_by(now) {
+            // What there is, the store knows. Nobody is refused before it was asked, however little time he has.
+            (earliest, deadline) = (now, deadline.max(heard_by.min(call.deadline)));
+        }
         let (slots_taken, full) =
             (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
         let waits_for_slot = slots_taken && earliest <= now;

@@ -143,6 +143,17 @@ fn one_that_is_cut_off_spends_its_share_beside_the_others_and_no_more() {
 }
 
 #[test]
+fn nobody_is_refused_before_the_store_was_asked_however_little_time_he_has() {
+    // A call a second, of which six may go at once. What others have left of them a process that rests cannot know.
+    let mut fleet = Fleet::new(8, &limits(Some(60), None), Provider::new(60.0, 6.0));
+    for member in 0..8 {
+        fleet.arrive(member, 0, Duration::ZERO);
+    }
+    fleet.run(Duration::from_millis(100));
+    assert_eq!((fleet.let_go(), fleet.refusals_of_waiting), (6, 2), "the others are told that there is no more");
+}
+
+#[test]
 fn who_waits_for_the_store_alone_is_not_said_to_have_hit_a_limit() {
     let (config, provider) = busy();
     let mut fleet = Fleet::new(4, &config, provider);

@@ -320,7 +320,7 @@ impl Pipeline {
         if !self.limiter.provider_fits(waiter.load.reserve, now) {
             let (earliest, dimension) = self.limiter.available(waiter.slot, waiter.load.reserve)?;
             let may_come = earliest <= waiter.deadline || self.limiter.expects_returns();
-            if may_come || self.hears_of_fleet_by(now).is_some() {
+            if may_come || self.knows_nothing() {
                 return None;
             }
             // Quota went elsewhere since it joined (a debt, a header, a 429): it is told now and not at its deadline,

@@ -16,6 +16,8 @@ pub(crate) struct SlotLease {
     pub(crate) held: u32,
     /// Somebody has none and waits.
     pub(crate) line: bool,
+    /// It was given fewer than it wanted: there are no more.
+    pub(crate) short: bool,
     /// When the store was last asked.
     pub(crate) asked: Timestamp,
 }
@@ -112,6 +114,13 @@ impl RateLimiter {
                 tide.map_or(0.0, |tide| tide.used(dimension))
             }
         }
+    }
+
+    /// Are there no more slots for somebody here, by the last answer?
+    pub(crate) fn is_short_of_slots(&self) -> bool {
+        self.slots().any(|(_, limit, in_flight, slot)| {
+            in_flight >= limit || slot.is_some_and(|slot| slot.short && in_flight >= slot.allowed)
+        })
     }
 
     /// Calls in flight.

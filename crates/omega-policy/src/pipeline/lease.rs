@@ -209,6 +209,7 @@ impl Pipeline {
                         allowed: slot.allowed,
                         held: slot.allowed.max(ask.in_flight),
                         line: slot.line,
+                        short: slot.allowed < ask.want,
                         asked: now,
                     },
                 )
@@ -218,6 +219,9 @@ impl Pipeline {
             if let Some((_, slot)) = granted.iter().find(|(model, _)| *model == pool) {
                 *state.lease = Some(*slot);
             }
+        }
+        if !self.queue.is_empty() && self.limiter.is_short_of_slots() {
+            self.note_limited(Dimension::Concurrency, now);
         }
         self.follow_pauses(grant, now);
         self.follow_circuits(request, grant, now);
@@ -316,20 +320,25 @@ impl Pipeline {
         true
     }
 
-    /// This process does not know what the others have left: by when it will have been told, or know that it will not be.
-    pub(super) fn hears_of_fleet_by(&self, now: Timestamp) -> Option<Timestamp> {
-        let lease = self.lease.as_ref()?;
-        (lease.standing == Standing::Apart || lease.asks_first).then_some(now + ANSWER)
+    /// Does this process know nothing of what the others have left, before it has asked?
+    pub(super) fn knows_nothing(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.standing == Standing::Apart || lease.asks_first)
     }
 
-    /// Does a call that would be served then only wait for what the store says? One that has nothing to do with the others
-    /// does not know what they have left.
-    pub(super) fn waits_for_store(&self, served_at: Timestamp, slots_taken: bool, now: Timestamp) -> bool {
-        self.lease.as_ref().is_some_and(|lease| match lease.standing {
-            Standing::Apart => true,
-            Standing::Joined => !slots_taken && served_at <= now + ANSWER,
-            Standing::Away => lease.asks_first,
-        })
+    /// By when a call that would be served at `served_at` has what it lacks, if it only waits for the store's word and not
+    /// for quota or for a slot that somebody else has.
+    pub(super) fn store_answers_by(
+        &self,
+        served_at: Timestamp,
+        slots_taken: bool,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let lease = self.lease.as_ref()?;
+        let by = now + ANSWER;
+        let has_it = lease.standing == Standing::Joined
+            && served_at <= by
+            && !(slots_taken && self.limiter.is_short_of_slots());
+        (has_it || self.knows_nothing()).then_some(by)
     }
 
     /// The provider refused a call that took `cost`, of all models or of one, for want of `exhausted`.

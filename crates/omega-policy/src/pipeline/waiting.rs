@@ -45,17 +45,14 @@ impl Pipeline {
     ) -> Admission {
         let mut deadline = call.waits_until();
         let (mut earliest, dimension) = self.served_at(call, slot, load, now);
-        if let Some(heard_by) = self.hears_of_fleet_by(now) {
-            // What there is, the store knows. Nobody is refused before it was asked, however little time he has.
-            (earliest, deadline) = (now, deadline.max(heard_by.min(call.deadline)));
-        }
         let (slots_taken, full) =
             (self.limiter.slots_taken(slot), self.queue.len() >= self.limiter.max_queue());
         let waits_for_slot = slots_taken && earliest <= now;
         let dimension = if waits_for_slot { Dimension::Concurrency } else { dimension };
-        if (earliest > now || slots_taken || not_before <= now)
-            && !self.waits_for_store(earliest, slots_taken, now)
-        {
+        if let Some(answer) = self.store_answers_by(earliest, slots_taken, now) {
+            // Nobody is refused what is there before the store was asked for it, however little time he has.
+            (earliest, deadline) = (now, deadline.max(answer.min(call.deadline)));
+        } else if earliest > now || slots_taken || not_before <= now {
             self.note_limited(dimension, now);
         }
         let earliest = earliest.max(not_before);

@@ -150,21 +150,38 @@ fn nobody_is_refused_before_the_store_was_asked_however_little_time_he_has() {
         fleet.arrive(member, 0, Duration::ZERO);
     }
     fleet.run(Duration::from_millis(100));
-    assert_eq!((fleet.let_go(), fleet.refusals_of_waiting), (6, 2), "the others are told that there is no more");
+    assert_eq!(
+        (fleet.let_go(), fleet.refusals_of_waiting),
+        (6, 2),
+        "the others are told that there is no more"
+    );
 }
 
 #[test]
 fn who_waits_for_the_store_alone_is_not_said_to_have_hit_a_limit() {
-    let (config, provider) = busy();
-    let mut fleet = Fleet::new(4, &config, provider);
-    for _ in 0..3 {
-        fleet.load(40.0, 100, WAIT, secs(20));
-        // Everything goes back meanwhile, and whoever comes next waits for an answer.
-        fleet.run(secs(20));
+    for slots in [None, Some(1_000)] {
+        let (mut config, provider) = busy();
+        config.limiter.max_concurrent = slots;
+        let mut fleet = Fleet::new(4, &config, provider);
+        for _ in 0..3 {
+            fleet.load(40.0, 100, Duration::ZERO, secs(20));
+            // Everything goes back meanwhile, and whoever comes next waits for an answer.
+            fleet.run(secs(20));
+        }
+        assert_eq!(fleet.limit_hits, 0, "there was room for all of them, slots: {slots:?}");
+        assert_eq!(fleet.let_go(), 3 * 40 * 20, "however little time they had");
+        fleet.load(160.0, 100, WAIT, secs(20));
+        assert!(fleet.limit_hits >= 4, "each of them waits for quota: {}", fleet.limit_hits);
     }
-    assert_eq!(fleet.limit_hits, 0, "there was room for all of them");
-    fleet.load(160.0, 100, WAIT, secs(20));
-    assert!(fleet.limit_hits >= 4, "each of them waits for quota: {}", fleet.limit_hits);
+}
+
+#[test]
+fn who_waits_for_a_slot_that_others_have_is_said_to_have_hit_a_limit() {
+    let (mut config, provider) = busy();
+    config.limiter.max_concurrent = Some(4);
+    let mut fleet = Fleet::new(4, &config, provider);
+    fleet.load(40.0, 100, WAIT, secs(20));
+    assert!(fleet.limit_hits >= 4, "{}", fleet.limit_hits);
 }
 
 /// Eight wait in one process, promised one a second; of another, five calls end 2.5 s later: when the last of the eight

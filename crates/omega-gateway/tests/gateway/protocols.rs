@@ -124,3 +124,54 @@ async fn every_path_of_the_description_is_served() {
         }
     }
 }
+
+#[tokio::test]
+async fn embeddings_pass_to_whom_the_model_names() {
+    let house = House::new("").await;
+    let request = json!({"model": "text-embedding-3-small", "input": ["a", "b"], "dimensions": 8});
+    let answer = house.post("/v1/embeddings", request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = answer.json();
+    let sizes: Vec<_> =
+        said["data"].as_array().expect("a list").iter().map(|one| &one["embedding"]).collect();
+    assert!(sizes.len() == 2 && sizes.iter().all(|one| one.as_array().is_some_and(|all| all.len() == 8)));
+    assert!(said["usage"]["prompt_tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{said}");
+    assert_eq!(answer.headers["x-omega-provider"], "openai");
+    assert_eq!(house.seen().len(), 1);
+    for (body, field) in [
+        (json!({"model": "text-embedding-3-small"}), "input"),
+        (json!({"input": "a"}), "model"),
+        (json!({"model": 7, "input": "a"}), "model"),
+    ] {
+        let answer = house.post("/v1/embeddings", body).await;
+        assert_eq!(answer.status, 400, "{}", answer.text());
+        assert!(answer.json()["error"]["message"].as_str().is_some_and(|text| text.contains(field)));
+    }
+}
+
+#[tokio::test]
+async fn tokens_are_counted_by_a_provider_that_can_and_estimated_for_any_other() {
+    let house = House::new("").await;
+    let words = "word ".repeat(400);
+    let messages =
+        |model: &str| json!({"model": model, "messages": [{"role": "user", "content": words.clone()}]});
+    let contents = json!({"contents": [{"role": "user", "parts": [{"text": words}]}]});
+    for (model, asked) in [("claude-opus-5-5", 1), ("gpt-5.2", 0)] {
+        let before = house.seen().len();
+        let answer = house.post("/v1/messages/count_tokens", messages(model)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tokens = answer.json()["input_tokens"].as_u64().expect("a number");
+        assert!((200..1_000).contains(&tokens), "{model}: {tokens}");
+        assert_eq!(house.seen().len() - before, asked, "{model}");
+    }
+    for (model, asked) in [("gemini-2.5-flash", 1), ("claude-opus-5-5", 0)] {
+        let before = house.seen().len();
+        let answer = house.post(&format!("/v1beta/models/{model}:countTokens"), contents.clone()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tokens = answer.json()["totalTokens"].as_u64().expect("a number");
+        assert!((200..1_000).contains(&tokens), "{model}: {tokens}");
+        assert_eq!(house.seen().len() - before, asked, "{model}");
+    }
+    let answer = house.post("/v1/messages/count_tokens", json!({"model": 7, "messages": []})).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["type"]), (400, &json!("error")));
+}

@@ -98,7 +98,8 @@ async fn share_one_burst(state: &str) {
     assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
     let report = &clients[0].fleet().await.expect("the store answers")["openai"];
     assert_eq!((report.ledger.members, report.holders.len()), (4, 4));
-    assert!(clients.iter().all(|client| shared(client).standing == "shared"));
+    // Who was served a second ago and has nothing in hand may be at rest again.
+    assert!(clients.iter().all(|client| ["shared", "idle"].contains(&shared(client).standing)));
     drop(clients);
 }
 

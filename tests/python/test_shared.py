@@ -26,13 +26,13 @@ LIMITS = {
 }
 
 BEGIN = """
-import asyncio, json, os, sys, warnings
+import asyncio, json, os, traceback, warnings
 warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads: what is tested here
 from omega_resilience import RateLimitExceededError, UnifiedLLMClient
 llm = UnifiedLLMClient(
     openai_api_key="k",
     base_urls={"openai": os.environ["EMULATED"]},
-    config={"state": os.environ["STATE"], "rate_limiting": {"openai": json.loads(os.environ["LIMITS"])}},
+    config=json.loads(os.environ["CONFIG"]),
 )
 def shared():
     return llm.get_resilience_stats()["details"]["providers"]["openai"]["shared"]
@@ -76,12 +76,9 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def begin(code: str, state: str, emulator: Emulator) -> subprocess.Popen[str]:
-    environment = {
-        **os.environ,
-        "STATE": state,
-        "EMULATED": emulator.base_url("openai"),
-        "LIMITS": json.dumps(LIMITS),
-    }
+    # A machine under load may take longer than 25 ms for what is a store's answer.
+    config = {"state": {"url": state, "timeout_seconds": 1}, "rate_limiting": {"openai": LIMITS}}
+    environment = {**os.environ, "EMULATED": emulator.base_url("openai"), "CONFIG": json.dumps(config)}
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", BEGIN + code],
         stdout=subprocess.PIPE,
@@ -108,24 +105,28 @@ def test_processes_spend_one_quota_together(state: str) -> None:
         statuses = [request["status"] for request in emulator.requests]
     answered = sum(int(each[0]) for each in met)
     assert 429 not in statuses, "four that each believe in the whole quota would have sent 32"
-    assert BURST - 1 <= answered <= BURST + 1 + took, met
+    # One that ends takes along what it had in hand: all together a quarter of the burst, each at least one call.
+    assert BURST - 4 - BURST // 4 <= answered <= BURST + 1 + took, met
     assert max(int(each[1]) for each in met) == 4, met
     assert {each[2] for each in met} == {"shared"}, met
 
 
 def test_a_child_of_a_fork_is_another_process(state: str) -> None:
     code = """
-assert llm.chat_sync("parent", model="gpt-5.2").text
+assert llm.chat_sync("parent", model="gpt-5.2", max_wait=30).text
 child = os.fork()
 if child == 0:
     try:
-        assert llm.chat_sync("child", model="gpt-5.2").text
-        os._exit(0 if (shared()["processes"], shared()["standing"]) == (2, "shared") else 3)
+        assert llm.chat_sync("child", model="gpt-5.2", max_wait=30).text
+        assert (shared()["processes"], shared()["standing"]) == (2, "shared"), shared()
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(1)
 print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-assert llm.chat_sync("parent again", model="gpt-5.2").text
-print(shared()["processes"], shared()["standing"])
+assert llm.chat_sync("parent again", model="gpt-5.2", max_wait=30).text
+print(shared()["standing"])
 """
     with Emulator() as emulator:
-        assert said(begin(code, state, emulator)) == "child 0\n2 shared\n"
+        assert said(begin(code, state, emulator)) == "child 0\nshared\n"

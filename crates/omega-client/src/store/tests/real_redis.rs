@@ -207,3 +207,16 @@ async fn a_cluster_keeps_each_quota_on_one_node() {
         assert!(here.contains(&format!("{key}:processes")), "{key} is apart from its processes");
     }
 }
+
+#[tokio::test]
+async fn a_store_that_is_full_is_an_error_and_goes_on_when_it_has_room() {
+    let server = RedisServer::start();
+    let store = server.store();
+    store.exchange("a", "one", &request(1)).await.expect("it answers");
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let error = store.exchange("a", "one", &request(2)).await.expect_err("nothing more fits in");
+    assert!(error.to_string().contains("memory"), "{error}");
+    let () = server.command(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let answer = store.exchange("a", "one", &request(3)).await.expect("it answers");
+    assert_eq!((answer.members, answer.stale), (1, false));
+}

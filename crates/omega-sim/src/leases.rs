@@ -25,19 +25,11 @@ pub(crate) struct LeaseStore {
     /// One way.
     delay: u64,
     down: Option<Window>,
-    pub(crate) exchanges: u64,
 }
 
 impl LeaseStore {
     pub(crate) fn new(delay: u64, down: Option<Window>) -> Self {
-        Self {
-            ledger: Ledger::default(),
-            holders: HashMap::new(),
-            seen: VecDeque::new(),
-            delay,
-            down,
-            exchanges: 0,
-        }
+        Self { ledger: Ledger::default(), holders: HashMap::new(), seen: VecDeque::new(), delay, down }
     }
 
     /// A question leaves: what comes back, and when. A store that is down hears nothing.
@@ -53,7 +45,6 @@ impl LeaseStore {
     }
 
     fn carry_out(&mut self, process: u32, request: &LeaseRequest, now: u64) -> LeaseGrant {
-        self.exchanges += 1;
         self.forget_expired(now);
         let name = (process, request.life);
         let wire = request.clone().named(|model| model.map_or(String::new(), |model| model.0.to_string()));

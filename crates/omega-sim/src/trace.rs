@@ -133,15 +133,11 @@ impl Trace {
         let last = self.requests.last().map_or(0, |last| last.arrival);
         let period = last + last / (count as u64).saturating_sub(1).max(1);
         let times = times.min(u32::MAX / u32::try_from(count).unwrap_or(u32::MAX).max(1));
-        self.requests.reserve(count * (times.max(1) as usize - 1));
-        for round in 1..u64::from(times) {
-            let later = |at: usize| {
-                let request = self.requests[at];
-                Request { arrival: request.arrival.saturating_add(period.saturating_mul(round)), ..request }
-            };
-            let again: Vec<Request> = (0..count).map(later).collect();
-            self.requests.extend(again);
-        }
+        let rounds = (0..u64::from(times.max(1))).flat_map(|round| {
+            let later = move |arrival: u64| arrival.saturating_add(period.saturating_mul(round));
+            self.requests.iter().map(move |request| Request { arrival: later(request.arrival), ..*request })
+        });
+        self.requests = rounds.collect();
         self
     }
 

@@ -67,20 +67,19 @@ impl Pipeline {
         if lease.asked.is_some() {
             return None;
         }
-        let is_busy = !self.queue.is_empty() || self.limiter.in_flight() > 0;
         match lease.standing {
             Standing::Apart if !self.queue.is_empty() => Some(now),
             Standing::Apart => (lease.acked > 0).then_some(lease.rested + REFRESH),
             Standing::Away => {
-                let wanted = is_busy || now.saturating_since(lease.busy) < IDLE;
+                let wanted = self.is_busy() || now.saturating_since(lease.busy) < IDLE;
                 wanted.then_some(lease.try_at)
             }
             Standing::Joined => {
-                let is_empty = self.is_empty_handed();
-                if !is_busy && now.saturating_since(lease.busy) >= idle(is_empty) {
+                if self.may_rest(lease, now) {
                     return Some(now);
                 }
-                let heartbeat = lease.answered + if is_empty { HEARTBEAT_EMPTY } else { HEARTBEAT };
+                let every = if self.is_empty_handed() { HEARTBEAT_EMPTY } else { HEARTBEAT };
+                let heartbeat = lease.answered + every;
                 Some(self.wish(lease, now).map_or(heartbeat, |at| at.min(heartbeat)))
             }
         }
@@ -93,19 +92,18 @@ impl Pipeline {
         if self.next_lease(now).is_none_or(|at| at > now) {
             return None;
         }
-        let is_busy = !self.queue.is_empty() || self.limiter.in_flight() > 0;
         let learned = |lease: &Borrower| now.saturating_since(lease.learning_until) < HEARTBEAT;
         if self.lease.as_ref().is_some_and(|lease| lease.standing == Standing::Away && learned(lease)) {
             self.restart_debts();
         }
-        let idle = idle(self.is_empty_handed());
+        let may_rest = self.lease.as_ref().is_some_and(|lease| self.may_rest(lease, now));
         let lease = self.lease.as_mut()?;
         if lease.standing == Standing::Apart && lease.is_forgotten(now) {
             lease.begin_life();
             lease.epoch = 0;
         }
         let away = lease.standing == Standing::Away;
-        let rests = !away && !is_busy && now.saturating_since(lease.busy) >= idle;
+        let rests = !away && may_rest;
         if rests {
             lease.rested = now;
         }
@@ -422,6 +420,17 @@ impl Pipeline {
         self.breakers.ask_fleet(false);
     }
 
+    /// Does a call wait, or run?
+    fn is_busy(&self) -> bool {
+        !self.queue.is_empty() || self.limiter.in_flight() > 0
+    }
+
+    /// Has it had nothing to do for long enough?
+    fn may_rest(&self, lease: &Borrower, now: Timestamp) -> bool {
+        let idle = if self.is_empty_handed() { IDLE_EMPTY } else { IDLE };
+        !self.is_busy() && now.saturating_since(lease.busy) >= idle
+    }
+
     /// Could no call go by what is at hand? It needs something of every limit.
     fn is_empty_handed(&self) -> bool {
         self.limiter.buckets().any(|(_, _, bucket)| bucket.is_leased() && bucket.at_hand() < 1.0)
@@ -576,10 +585,6 @@ impl Shared {
             _ => None,
         }
     }
-}
-
-fn idle(is_empty: bool) -> Duration {
-    if is_empty { IDLE_EMPTY } else { IDLE }
 }
 
 fn seconds(span: f64) -> Duration {

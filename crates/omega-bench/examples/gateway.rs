@@ -102,7 +102,9 @@ async fn run(options: &Options) -> std::io::Result<bool> {
         // Some peers cannot carry as many; theirs is not the question.
         let stall = match subject.name {
             "litellm" => None,
-            _ => Some(longest(&load::streams(subject.address, 1_000, upstream::GAP * 50).await?) * 1_000.0),
+            _ => {
+                Some(longest(&load::streams(subject.address, 1_000, upstream::GAP * 50, 1).await?) * 1_000.0)
+            }
         };
         let at_rest = subject.at_rest as f64 / (1024.0 * 1024.0);
         results.push(Measured::new(
@@ -154,9 +156,12 @@ async fn measure(subject: &Subject, span: Duration) -> std::io::Result<Round> {
     let cpu_us = each(before, seconds.len());
     let steady = load::open(address, 400.0, span).await?;
     let before = spent();
-    let hundred = load::streams(address, 100, upstream::GAP * 50).await?;
+    // Followed for as long as the other phases last: one after the other, so that a hundred are under way all the time.
+    let length = upstream::GAP * 50;
+    let turns = (span.as_secs_f64() / length.as_secs_f64()).round().max(1.0) as usize;
+    let hundred = load::streams(address, 100, length, turns).await?;
     let cpu_per_token_us = each(before, hundred.events);
-    let more = load::streams(address, 200, upstream::GAP * 50).await?;
+    let more = load::streams(address, 200, length, 1).await?;
     let ms = |numbers: &[f64], share| percentile(numbers, share) * 1_000.0;
     Ok(Round {
         per_second: seconds.len() as f64 / elapsed.as_secs_f64(),

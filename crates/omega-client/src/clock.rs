@@ -93,12 +93,12 @@ impl Dice {
         Self(Mutex::new(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)))
     }
 
-    /// One throw.
     /// Any number.
     pub(crate) fn word(&self) -> u64 {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).u64(..)
     }
 
+    /// One throw.
     pub(crate) fn roll(&self) -> Chance {
         let mut rng = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Chance::from_bits(rng.u64(..))

@@ -1,8 +1,7 @@
 //! A streamed answer on its way out: bytes as they come, comments while nothing comes yet, and an honest end.
 
-use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,10 +9,10 @@ use http::StatusCode;
 use http_body::Frame;
 use omega_client::{Error, Pass, RelayStream, Relayed};
 use tokio::time::Sleep;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::metrics::CallMetrics;
 use crate::relay::Calling;
+use crate::signal::Watching;
 use crate::visit::Visit;
 
 /// How a stream is framed.
@@ -82,7 +81,8 @@ impl Framing {
 pub(crate) struct StreamBody {
     state: State,
     framing: Framing,
-    aborted: Aborted,
+    /// The gateway's own end.
+    aborted: Watching,
     visit: Option<Visit>,
     pass: Option<Pass>,
 }
@@ -100,28 +100,6 @@ enum State {
     /// The framing's end is owed.
     Closing,
     Done,
-}
-
-/// The gateway's own end, asked for with every event: once a waker waits for it, a look is enough.
-struct Aborted {
-    token: CancellationToken,
-    waiting: Pin<Box<WaitForCancellationFutureOwned>>,
-    waker: Option<Waker>,
-}
-
-impl Aborted {
-    fn new(token: CancellationToken) -> Self {
-        let waiting = Box::pin(token.clone().cancelled_owned());
-        Self { token, waiting, waker: None }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            return if self.token.is_cancelled() { Poll::Ready(()) } else { Poll::Pending };
-        }
-        self.waker = Some(cx.waker().clone());
-        self.waiting.as_mut().poll(cx)
-    }
 }
 
 struct Flowing {
@@ -156,7 +134,7 @@ impl StreamBody {
     }
 
     fn new(state: State, framing: Framing, visit: Visit, pass: Option<Pass>) -> Self {
-        let aborted = Aborted::new(visit.shared.abort.clone());
+        let aborted = visit.shared.abort.watch();
         Self { state, framing, aborted, visit: Some(visit), pass }
     }
 

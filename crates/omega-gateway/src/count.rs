@@ -34,7 +34,7 @@ async fn serve(
         Ok(arrived) => tokio::select! {
             biased;
             counted = count(&mut visit, protocol, model, arrived) => counted,
-            () = shared.abort.cancelled() => Err(relay::stopping()),
+            () = shared.abort.given() => Err(relay::stopping()),
         },
         Err(stopped) => Err(stopped),
     };

@@ -16,7 +16,7 @@ pub(crate) async fn serve(State(shared): State<Arc<Shared>>, request: Request) -
         Ok(arrived) => tokio::select! {
             biased;
             answered = embed(&mut visit, arrived) => answered,
-            () = shared.abort.cancelled() => Err(relay::stopping()),
+            () = shared.abort.given() => Err(relay::stopping()),
         },
         Err(stopped) => Err(stopped),
     };

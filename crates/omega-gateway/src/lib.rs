@@ -27,6 +27,7 @@ mod reload;
 mod routes;
 mod served;
 mod server;
+mod signal;
 mod state;
 mod status;
 mod timed_io;

@@ -136,14 +136,14 @@ pub(crate) async fn serve(
         None => tokio::select! {
             biased;
             relayed = current.client.relay(call) => relayed,
-            () = aborted.cancelled() => return stopping().end(visit),
+            () = aborted.given() => return stopping().end(visit),
         },
         Some(every) => {
             let mut calling: Calling = Box::pin(async move { current.client.relay(call).await });
             tokio::select! {
                 biased;
                 relayed = &mut calling => relayed,
-                () = aborted.cancelled() => return stopping().end(visit),
+                () = aborted.given() => return stopping().end(visit),
                 // From here on the status is 200, whatever comes.
                 () = tokio::time::sleep(every) => {
                     let kind = framing.content_type();

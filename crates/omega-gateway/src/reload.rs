@@ -58,7 +58,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, file: std::path::PathBuf) {
     let mut known = contents(&file).await;
     loop {
         tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = shared.stopping.given() => return,
             changed = changes.recv() => if changed.is_none() { return },
         }
         tokio::time::sleep(SETTLED).await;

@@ -143,7 +143,7 @@ impl Gateway {
     /// them with an error that their protocol has words for.
     pub async fn shutdown(mut self) {
         let drain = self.shared.current().settings.drain;
-        self.shared.stopping.cancel();
+        self.shared.stopping.give();
         let threads = std::mem::take(&mut self.workers);
         let mut joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
@@ -152,7 +152,7 @@ impl Gateway {
             }
         });
         if tokio::time::timeout(drain, &mut joined).await.is_err() {
-            self.shared.abort.cancel();
+            self.shared.abort.give();
             let _ = joined.await;
         }
         self.tasks.close();
@@ -166,8 +166,8 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        self.shared.stopping.cancel();
-        self.shared.abort.cancel();
+        self.shared.stopping.give();
+        self.shared.abort.give();
     }
 }
 
@@ -194,7 +194,7 @@ async fn accept(
 ) {
     for worker in workers.iter().cycle() {
         let accepted = tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = shared.stopping.given() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -230,7 +230,7 @@ async fn work(shared: Arc<Shared>, mut connections: mpsc::UnboundedReceiver<std:
 }
 
 async fn last_words(shared: &Shared) {
-    shared.abort.cancelled().await;
+    shared.abort.given().await;
     tokio::time::sleep(LAST_WORDS).await;
 }
 
@@ -264,12 +264,16 @@ async fn connection(stream: TcpStream, router: Router, shared: Arc<Shared>, exec
     });
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);
-    tokio::select! {
+    let mut stopping = Some(shared.stopping.watch());
+    std::future::poll_fn(|cx| {
+        if stopping.as_mut().is_some_and(|stopping| stopping.poll(cx).is_ready()) {
+            stopping = None;
+            connection.as_mut().graceful_shutdown();
+        }
         // How it ended is told by its requests; a peer that hangs up is no event.
-        _ = &mut connection => return,
-        () = shared.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await;
+        connection.as_mut().poll(cx).map(drop)
+    })
+    .await;
 }
 
 /// hyper takes no smaller buffer.

@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use omega_client::{Config, Sources, UnifiedLLMClient};
 use omega_config::GatewaySettings;
-use tokio_util::sync::CancellationToken;
 
 use crate::clock::Moment;
 use crate::error::GatewayError;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::server::GatewayOptions;
+use crate::signal::Signal;
 
 /// See the module.
 pub(crate) struct Shared {
@@ -29,9 +29,9 @@ pub(crate) struct Shared {
     pub(crate) traces: Option<crate::Traces>,
     in_flight: Arc<AtomicU64>,
     /// No more requests are taken.
-    pub(crate) stopping: CancellationToken,
+    pub(crate) stopping: Signal,
     /// Those that run are ended now.
-    pub(crate) abort: CancellationToken,
+    pub(crate) abort: Signal,
 }
 
 /// Whether a gateway may listen there: to programs of this machine, to callers with keys, or to anybody if it was told so.
@@ -74,8 +74,8 @@ impl Shared {
             #[cfg(feature = "otel")]
             traces: options.traces.clone(),
             in_flight: Arc::default(),
-            stopping: CancellationToken::new(),
-            abort: CancellationToken::new(),
+            stopping: Signal::default(),
+            abort: Signal::default(),
         }
     }
 

@@ -30,7 +30,7 @@ pub(crate) async fn health() -> Response {
 
 /// `GET /ready`: requests are taken. Not while it stops, so that a balancer turns elsewhere first.
 pub(crate) async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    match shared.stopping.is_cancelled() {
+    match shared.stopping.is_given() {
         false => answer::json(StatusCode::OK, r#"{"status":"ready"}"#),
         true => answer::json(StatusCode::SERVICE_UNAVAILABLE, r#"{"status":"stopping"}"#),
     }
@@ -55,7 +55,7 @@ pub(crate) async fn stats(State(shared): State<Arc<Shared>>, request: Request) -
             uptime_seconds: shared.started.elapsed().as_secs_f64(),
             requests_in_flight: shared.in_flight(),
             connections: shared.metrics.connections.get(),
-            stopping: shared.stopping.is_cancelled(),
+            stopping: shared.stopping.is_given(),
             keys: keys.collect(),
         },
     };

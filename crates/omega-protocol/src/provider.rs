@@ -255,6 +255,14 @@ pub trait ChatDecoder: Send {
         Ok(seen)
     }
 
+    /// [`ChatDecoder::glance`] for a piece that is exactly one event of the kind that nearly all events of a stream are.
+    ///
+    /// `None`: it is not known to be that, and nothing of it was taken; it is still to be fed.
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        let _ = piece;
+        None
+    }
+
     /// The body ended cleanly.
     ///
     /// # Errors

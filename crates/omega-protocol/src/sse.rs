@@ -157,6 +157,12 @@ impl SseParser {
         self.take_line(b"", &mut sink)
     }
 
+    /// Whether all that was fed ended with an event: what comes next begins one.
+    pub(crate) fn is_between_events(&self) -> bool {
+        let is_clean = self.line.is_empty() && self.name.is_empty() && !self.has_data;
+        is_clean && !self.after_cr && !self.at_start
+    }
+
     fn take_line<E: From<EventTooLarge>>(
         &mut self,
         line: &[u8],
@@ -213,6 +219,12 @@ impl SseParser {
     }
 }
 
+/// The data of an event as nearly everybody writes it: one line of data, a blank line, every line ended by LF. That there is
+/// no line end inside the data is for the caller to know.
+pub(crate) fn one_line_of_data(event: &[u8]) -> Option<&[u8]> {
+    event.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")
+}
+
 /// Finds where events end, for whoever passes them on as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EventEnds {
@@ -223,6 +235,11 @@ pub struct EventEnds {
 }
 
 impl EventEnds {
+    /// Whether all that was fed ended with an event.
+    pub fn is_between_events(&self) -> bool {
+        !self.in_line && !self.after_cr
+    }
+
     /// The length of the first event in `bytes`, its blank line included: what is left over from the pieces before has
     /// been fed already. `None`: it does not end in here, and all of `bytes` has been taken note of.
     pub fn next_end(&mut self, bytes: &[u8]) -> Option<usize> {

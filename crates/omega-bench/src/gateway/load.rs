@@ -202,11 +202,16 @@ async fn gathered(running: Vec<impl Future<Output = Answers>>, began: Instant) -
 /// Multiples of it modulo 1 are spread evenly however many are taken (the golden ratio's fraction).
 const GOLDEN: f64 = 0.618_033_988_749_895;
 
-/// So many streams at once, begun over the length of one.
+/// So many streams at once, begun over the length of one; each caller follows this many, one after the other.
 ///
 /// # Errors
 /// No connection can be made.
-pub async fn streams(address: SocketAddr, count: usize, apart: Duration) -> io::Result<Streams> {
+pub async fn streams(
+    address: SocketAddr,
+    count: usize,
+    apart: Duration,
+    turns: usize,
+) -> io::Result<Streams> {
     let request = request(address, true);
     let mut callers = Vec::new();
     for _ in 0..count {
@@ -221,19 +226,29 @@ pub async fn streams(address: SocketAddr, count: usize, apart: Duration) -> io::
             // events of half the streams would come at one instant.
             let share = (number as f64 * GOLDEN).fract();
             tokio::time::sleep_until((began + apart.mul_f64(share)).into()).await;
-            caller.follow(&request).await
+            let mut streams = Streams::default();
+            for _ in 0..turns {
+                match caller.follow(&request).await {
+                    Ok((first, gaps, events)) => {
+                        streams.first.push(first);
+                        streams.gaps.extend(gaps);
+                        streams.events += events;
+                    }
+                    Err(_) => {
+                        streams.failed += 1;
+                        break;
+                    }
+                }
+            }
+            streams
         });
     }
     let mut all = Streams::default();
     for one in futures_util::future::join_all(running).await {
-        match one {
-            Ok((first, gaps, events)) => {
-                all.first.push(first);
-                all.gaps.extend(gaps);
-                all.events += events;
-            }
-            Err(_) => all.failed += 1,
-        }
+        all.first.extend(one.first);
+        all.gaps.extend(one.gaps);
+        all.events += one.events;
+        all.failed += one.failed;
     }
     Ok(all)
 }

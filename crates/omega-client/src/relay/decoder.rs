@@ -124,6 +124,10 @@ impl FrameDecoder {
             self.translated(out);
             return decoded;
         }
+        if let Some(seen) = self.glance_event(bytes) {
+            out.push(Frame { bytes: bytes.clone(), content: seen.content, ..Frame::default() });
+            return Ok(());
+        }
         let mut at = 0;
         while let Some(length) = self.ends.next_end(&bytes[at..]) {
             let event = bytes.slice(at..at + length);
@@ -152,6 +156,15 @@ impl FrameDecoder {
         self.decode(tail)?;
         self.held.extend_from_slice(tail);
         Ok(())
+    }
+
+    /// What a piece says that is one whole event of the usual kind, as nearly all are; `None` for every other.
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        let is_between = !self.tracks && self.held.is_empty() && self.ends.is_between_events();
+        match &mut self.inner {
+            Inner::Chat(inner) if is_between => inner.glance_event(piece),
+            _ => None,
+        }
     }
 
     fn finish(&mut self, out: &mut Vec<Frame>) -> Result<(), ProviderError> {

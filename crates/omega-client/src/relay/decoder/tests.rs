@@ -91,6 +91,40 @@ fn what_is_heard_of_a_stream_does_not_depend_on_how_closely_it_is_looked_at() {
 }
 
 #[test]
+fn an_event_like_the_last_is_judged_by_what_stands_before_it() {
+    let usual = format!("{}\n\n", piece("{\"content\":\" sky\"}"));
+    // Each changes what the same bytes mean, or must not.
+    let before = [
+        "",
+        ": comment\n\n",
+        "event: error\n",
+        "event: message\n",
+        "data: 1\n",
+        "data: {",
+        ": half a comment ",
+        "id: 7\r",
+        "\r",
+        "data: [DONE]\n\n",
+        "data: {\"error\":{\"message\":\"no\"}}\n\n",
+        "data: {\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"a\"}}]}\n\n",
+    ];
+    let mut refused = 0;
+    for before in before {
+        let pieces = [&*usual, &*usual, before, &*usual, &*usual].map(str::as_bytes);
+        let whole = pieces.concat();
+        let (out, ended) = passed(&mut openai(true), &pieces);
+        let bytewise: Vec<&[u8]> = whole.chunks(1).collect();
+        let (expected, verdict) = passed(&mut openai(true), &bytewise);
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected), "{before:?}");
+        let text = |verdict: Result<(), ProviderError>| verdict.map_err(|error| error.to_string());
+        let verdict = text(verdict);
+        refused += usize::from(verdict.as_ref().is_err_and(|error| !error.contains("finish_reason")));
+        assert_eq!(text(ended), verdict, "{before:?}");
+    }
+    assert_eq!(refused, 4, "the error's name, the two broken ones and the error");
+}
+
+#[test]
 fn a_piece_that_is_one_event_is_not_copied() {
     let event = Bytes::from(format!("{}\n\n", piece("{\"content\":\"a\"}")));
     let mut frames = Vec::new();

@@ -164,7 +164,7 @@ impl Mould {
     /// Larger chunks are not worth keeping a copy of.
     const LARGEST: usize = 2_048;
 
-    /// The bytes of text in `data` if it is the chunk that was learnt, with other texts in its holes.
+    /// The bytes of text in `data` if it is the chunk that was learnt, with other texts in its holes: one line then.
     pub(super) fn fit(&self, data: &[u8]) -> Option<usize> {
         let (first, others) = self.parts.split_first()?;
         let mut rest = data.strip_prefix(first.as_slice())?;
@@ -191,6 +191,10 @@ impl Mould {
         let mut texts = chunk.texts();
         let (Some(only), None) = (texts.next(), texts.next()) else { return };
         let (Some(text), true) = (only.raw, data.len() <= Self::LARGEST) else { return };
+        // Data of several lines: rare, and what fits is promised to be one.
+        if memchr::memchr2(b'\n', b'\r', data).is_some() {
+            return;
+        }
         let mut holes = vec![span(data, text)];
         holes.extend(chunk.obfuscation.raw.map(|padding| span(data, padding)));
         self.content_at = usize::from(holes.len() == 2 && holes[1].start < holes[0].start);
@@ -335,6 +339,8 @@ mod tests {
         for text in [
             r#"{"choices":[{"delta":{"content":"a","refusal":"b"}}]}"#.to_owned(),
             chunk(r"a\n", ""),
+            chunk("a", ",\n\"usage\":null"),
+            chunk("a", ",\r\"usage\":null"),
             chunk(&"a".repeat(Mould::LARGEST), ""),
         ] {
             let mut mould = Mould::default();

@@ -6,7 +6,7 @@ use super::glance::{Mould, PlainChunk};
 use super::{Vendor, error, normalise};
 use crate::chat::MAX_CHOICES;
 use crate::provider::{ChatDecoder, Glimpse};
-use crate::sse::{Item, SseParser};
+use crate::sse::{self, Item, SseParser};
 use crate::{ChatChunk, ProviderError};
 
 /// The decoder of one stream.
@@ -54,6 +54,15 @@ impl ChatDecoder for ChatStream {
             None => self.state.take(item, |chunk| seen.note(&chunk)),
         });
         self.settle(result).map(|()| seen)
+    }
+
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        if self.failed || self.state.done || !self.parser.is_between_events() {
+            return None;
+        }
+        // What fits into the mould has no line end inside, so this is one line of data and the blank one behind it.
+        let content = self.state.mould.fit(sse::one_line_of_data(piece)?)?;
+        Some(Glimpse { content: (content > 0).then_some(content), ..Glimpse::default() })
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {

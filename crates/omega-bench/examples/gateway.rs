@@ -38,6 +38,9 @@ struct Options {
     /// The program [default: beside this one]
     #[arg(long)]
     omega: Option<PathBuf>,
+    /// Threads of OMEGA that serve requests [default: one for each processor]
+    #[arg(long)]
+    workers: Option<usize>,
     /// A virtual environment with LiteLLM's proxy
     #[arg(long)]
     litellm: Option<PathBuf>,
@@ -72,7 +75,7 @@ async fn run(options: &Options) -> std::io::Result<bool> {
     let others: [(&str, std::io::Result<Subject>); 4] = [
         ("nginx", wanted(options, "nginx", || subject::nginx(path, address))),
         ("haproxy", wanted(options, "haproxy", || subject::haproxy(path, address))),
-        ("omega", wanted(options, "omega", || subject::omega(path, &program, address))),
+        ("omega", wanted(options, "omega", || subject::omega(path, &program, options.workers, address))),
         (
             "litellm",
             wanted(options, "litellm", || match litellm {

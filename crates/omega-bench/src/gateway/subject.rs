@@ -148,7 +148,12 @@ pub fn haproxy(folder: &Path, upstream: SocketAddr) -> io::Result<Subject> {
 ///
 /// # Errors
 /// It cannot be started.
-pub fn omega(folder: &Path, program: &Path, upstream: SocketAddr) -> io::Result<Subject> {
+pub fn omega(
+    folder: &Path,
+    program: &Path,
+    workers: Option<usize>,
+    upstream: SocketAddr,
+) -> io::Result<Subject> {
     let address = free_address()?;
     let config = format!(
         "providers:\n  openai: {{base_url: 'http://{upstream}/v1'}}\nrate_limiting:\n  openai: {{max_requests_per_minute: 100000000, \
@@ -159,6 +164,9 @@ pub fn omega(folder: &Path, program: &Path, upstream: SocketAddr) -> io::Result<
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(file).arg("--listen").arg(address.to_string());
     command.env("OPENAI_API_KEY", "sk-bench");
+    if let Some(workers) = workers {
+        command.arg("--workers").arg(workers.to_string());
+    }
     Subject::start("omega", address, command)
 }
 

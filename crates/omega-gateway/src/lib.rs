@@ -34,6 +34,7 @@ mod timed_io;
 #[cfg(feature = "otel")]
 mod traces;
 mod visit;
+mod workers;
 
 pub use error::GatewayError;
 pub use in_process::{BrokenOff, InProcess, InProcessAnswer};

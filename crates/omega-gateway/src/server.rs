@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use http::Request;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +29,7 @@ use crate::routes;
 use crate::served::Served;
 use crate::state::{Shared, protected};
 use crate::timed_io::{Patience, Phase, TimedIo};
+use crate::workers::{Seat, Workers};
 
 /// How long what was told to end now may take to say so to its callers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -86,7 +88,7 @@ impl Gateway {
         let count =
             options.workers.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
         let mut workers = Vec::with_capacity(count);
-        let mut senders = Vec::with_capacity(count);
+        let (mut senders, mut meters) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for at in 0..count {
             let (sender, connections) = mpsc::unbounded_channel();
             let shared = Arc::clone(&shared);
@@ -94,6 +96,7 @@ impl Gateway {
                 .enable_all()
                 .build()
                 .map_err(GatewayError::Worker)?;
+            meters.push(runtime.metrics());
             let thread = std::thread::Builder::new()
                 .name(format!("omega-worker-{at}"))
                 .spawn(move || runtime.block_on(work(shared, connections)))
@@ -102,7 +105,7 @@ impl Gateway {
             senders.push(sender);
         }
         let tasks = TaskTracker::new();
-        tasks.spawn(accept(listener, senders, Arc::clone(&shared)));
+        tasks.spawn(accept(listener, senders, Arc::new(Workers::new(meters)), Arc::clone(&shared)));
         if let Some(file) = file.filter(|_| options.watch) {
             tasks.spawn(crate::reload::watch(Arc::clone(&shared), file));
         }
@@ -186,13 +189,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Hands connections to the workers in turn.
+/// A connection and its place at the worker that it is sent to.
+type Arrival = (std::net::TcpStream, Seat);
+
+/// Hands connections to the workers.
 async fn accept(
     listener: TcpListener,
-    workers: Vec<mpsc::UnboundedSender<std::net::TcpStream>>,
+    senders: Vec<mpsc::UnboundedSender<Arrival>>,
+    workers: Arc<Workers>,
     shared: Arc<Shared>,
 ) {
-    for worker in workers.iter().cycle() {
+    loop {
         let accepted = tokio::select! {
             () = shared.stopping.given() => return,
             accepted = listener.accept() => accepted,
@@ -201,7 +208,8 @@ async fn accept(
             Ok((stream, _)) => {
                 // Whatever is wrong with one connection is wrong with that one.
                 if let Ok(stream) = stream.into_std() {
-                    let _ = worker.send(stream);
+                    let seat = workers.seat();
+                    let _ = senders[seat.at()].send((stream, seat));
                 }
             }
             Err(error) => {
@@ -213,13 +221,13 @@ async fn accept(
 }
 
 /// One worker's life.
-async fn work(shared: Arc<Shared>, mut connections: mpsc::UnboundedReceiver<std::net::TcpStream>) {
+async fn work(shared: Arc<Shared>, mut connections: mpsc::UnboundedReceiver<Arrival>) {
     let tasks = TaskTracker::new();
     let router = routes::router(Arc::clone(&shared));
-    while let Some(stream) = connections.recv().await {
+    while let Some((stream, seat)) = connections.recv().await {
         if let Ok(stream) = TcpStream::from_std(stream) {
             let executor = Tracked(tasks.clone());
-            tasks.spawn(connection(stream, router.clone(), Arc::clone(&shared), executor));
+            tasks.spawn(connection(stream, seat, router.clone(), Arc::clone(&shared), executor));
         }
     }
     tasks.close();
@@ -235,7 +243,7 @@ async fn last_words(shared: &Shared) {
 }
 
 /// Serves one connection to its end.
-async fn connection(stream: TcpStream, router: Router, shared: Arc<Shared>, executor: Tracked) {
+async fn connection(stream: TcpStream, seat: Seat, router: Router, shared: Arc<Shared>, executor: Tracked) {
     // A short answer must not wait for the acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let current = shared.current();
@@ -259,8 +267,16 @@ async fn connection(stream: TcpStream, router: Router, shared: Arc<Shared>, exec
     let service = service_fn(move |request: Request<Incoming>| {
         phase.serving(request.version());
         let served = Served::new(phase.clone());
+        let is_last = request.version() == Version::HTTP_11 && seat.is_to_leave();
         let answering = router.clone().call(request.map(axum::body::Body::new));
-        async move { answering.await.map(|response| response.map(|body| served.over(body))) }
+        async move {
+            answering.await.map(|mut response| {
+                if is_last {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response.map(|body| served.over(body))
+            })
+        }
     });
     let connection = builder.serve_connection(io, service);
     tokio::pin!(connection);

@@ -46,17 +46,29 @@ fn request(address: SocketAddr, stream: bool) -> Vec<u8> {
     .into_bytes()
 }
 
-/// One connection.
+/// One connection after the other.
 struct Caller {
+    address: SocketAddr,
     stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Caller {
     async fn connect(address: SocketAddr) -> io::Result<Self> {
+        let stream = Self::stream(address).await?;
+        Ok(Self { address, stream, buffer: Vec::with_capacity(64 * 1024) })
+    }
+
+    async fn stream(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::with_capacity(64 * 1024) })
+        Ok(stream)
+    }
+
+    /// The connection was said to be at its end.
+    async fn connect_anew(&mut self) -> io::Result<()> {
+        self.stream = Self::stream(self.address).await?;
+        Ok(())
     }
 
     /// One whole answer.
@@ -76,6 +88,9 @@ impl Caller {
                 None => self.buffer.ends_with(b"0\r\n\r\n"),
             };
             if is_whole {
+                if closes(&self.buffer[..head]) {
+                    self.connect_anew().await?;
+                }
                 return Ok(());
             }
         }
@@ -86,6 +101,7 @@ impl Caller {
         let began = Instant::now();
         self.stream.write_all(request).await?;
         let (mut first, mut gaps, mut last, mut events) = (None, Vec::new(), began, 0);
+        let mut is_last = false;
         let mut tail = Vec::new();
         loop {
             self.buffer.clear();
@@ -93,6 +109,9 @@ impl Caller {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             let now = Instant::now();
+            if let (None, Some(head)) = (first, find(&self.buffer, b"\r\n\r\n")) {
+                is_last |= closes(&self.buffer[..head]);
+            }
             let here = count(&self.buffer, b"data: ");
             if here > 0 {
                 match first {
@@ -104,6 +123,9 @@ impl Caller {
             }
             tail.extend_from_slice(&self.buffer);
             if find(&tail, b"data: [DONE]").is_some() && tail.ends_with(b"0\r\n\r\n") {
+                if is_last {
+                    self.connect_anew().await?;
+                }
                 return Ok((first.unwrap_or_default(), gaps, events));
             }
             let keep = tail.len().saturating_sub(256);
@@ -115,6 +137,12 @@ impl Caller {
 /// Where a part stands first.
 pub(super) fn find(text: &[u8], part: &[u8]) -> Option<usize> {
     text.windows(part.len()).position(|window| window == part)
+}
+
+/// Whether a head says that its connection ends with its answer.
+fn closes(head: &[u8]) -> bool {
+    const CLOSE: &[u8] = b"\r\nconnection: close";
+    head.windows(CLOSE.len()).any(|part| part.eq_ignore_ascii_case(CLOSE))
 }
 
 fn count(text: &[u8], part: &[u8]) -> usize {

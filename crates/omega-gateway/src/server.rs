@@ -326,7 +326,54 @@ where
 
 #[cfg(test)]
 mod tests {
+    use omega_client::{Config, Environment, FileChoice};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
+
+    /// A connection that is served in this seat.
+    async fn served(seat: Seat, shared: &Arc<Shared>) -> TcpStream {
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (caller, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (stream, _) = accepted.expect("a connection");
+        let tasks = TaskTracker::new();
+        let router = routes::router(Arc::clone(shared));
+        tasks.spawn(connection(stream, seat, router, Arc::clone(shared), Tracked(tasks.clone())));
+        caller.expect("connected")
+    }
+
+    #[tokio::test]
+    async fn a_worker_with_too_much_to_do_ends_a_connection_with_its_answer() {
+        let environment = Environment::from_pairs([("OPENAI_API_KEY", "k")]);
+        let sources = Sources { file: FileChoice::None, environment, ..Sources::default() };
+        let loaded = Config::load(&sources).expect("a configuration");
+        let client = UnifiedLLMClient::builder().config(loaded).build().expect("a client");
+        let shared = Arc::new(Shared::in_process(client));
+        let workers = Workers::unmeasured(2);
+        let seats = [workers.seat(), workers.seat()];
+        workers.set_busy(0, 1_000);
+        let mut heads = Vec::new();
+        for seat in seats {
+            assert_eq!(seat.at(), 0);
+            let mut caller = served(seat, &shared).await;
+            caller.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("room");
+            let mut answer = String::new();
+            while !answer.ends_with('}') {
+                let mut piece = [0; 1_024];
+                let length = caller.read(&mut piece).await.expect("an answer");
+                assert!(length > 0, "{answer}");
+                answer.push_str(std::str::from_utf8(&piece[..length]).expect("text"));
+            }
+            let is_last = answer.contains("connection: close\r\n");
+            if is_last {
+                assert_eq!(caller.read(&mut [0; 8]).await.expect("the end"), 0, "and it is closed");
+            }
+            heads.push((is_last, caller));
+        }
+        // Of two, one may go: then nobody has fewer.
+        assert_eq!(heads.iter().map(|(is_last, _)| *is_last).collect::<Vec<_>>(), [true, false]);
+    }
 
     #[tokio::test]
     async fn a_burst_of_connections_waits_for_its_turn() {

@@ -160,19 +160,27 @@ impl Drop for Seat {
 }
 
 #[cfg(test)]
+impl Workers {
+    /// So many without a meter, which nothing changes but this.
+    pub(crate) fn unmeasured(count: usize) -> Arc<Self> {
+        Arc::new(Self { all: (0..count).map(|_| Worker::new(None)).collect() })
+    }
+
+    pub(crate) fn set_busy(&self, at: usize, thousandths: u32) {
+        self.all[at].busy.store(thousandths, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
     fn workers(count: usize) -> Arc<Workers> {
-        Arc::new(Workers { all: (0..count).map(|_| Worker::new(None)).collect() })
+        Workers::unmeasured(count)
     }
 
     fn connections(workers: &Workers) -> Vec<usize> {
         workers.all.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).collect()
-    }
-
-    fn set_busy(workers: &Workers, at: usize, thousandths: u32) {
-        workers.all[at].busy.store(thousandths, Ordering::Relaxed);
     }
 
     #[test]
@@ -195,7 +203,7 @@ mod tests {
     fn as_soon_as_one_has_much_to_do_they_are_spread() {
         let workers = workers(3);
         let _first: Vec<_> = (0..10).map(|_| workers.seat()).collect();
-        set_busy(&workers, 0, BUSY);
+        workers.set_busy(0, BUSY);
         let _spread: Vec<_> = (0..8).map(|_| workers.seat()).collect();
         assert_eq!(connections(&workers), [10, 4, 4]);
     }
@@ -205,7 +213,7 @@ mod tests {
         let workers = workers(4);
         let mut seats: Vec<_> = (0..64).map(|_| workers.seat()).collect();
         assert!(seats.iter().all(|seat| !seat.is_to_leave()), "nobody is busy");
-        set_busy(&workers, 0, TOO_BUSY);
+        workers.set_busy(0, TOO_BUSY);
         // All are asked before the first has gone.
         let told = seats.iter().filter(|seat| seat.is_to_leave()).count();
         assert!((30..=32).contains(&told), "{told}: half of them, as if all came to one");
@@ -224,7 +232,7 @@ mod tests {
     fn a_worker_without_another_keeps_everybody() {
         let workers = workers(1);
         let seats: Vec<_> = (0..2 * FILL).map(|_| workers.seat()).collect();
-        set_busy(&workers, 0, 1_000);
+        workers.set_busy(0, 1_000);
         assert!(seats.iter().all(|seat| !seat.is_to_leave()));
     }
 

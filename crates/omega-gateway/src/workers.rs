@@ -141,9 +141,9 @@ impl Seat {
             if own.staying() <= fewest.saturating_add(coming).saturating_add(1) {
                 return false;
             }
-            if !self.is_leaving.swap(true, Ordering::Relaxed) {
-                own.leaving.fetch_add(1, Ordering::Relaxed);
-            }
+            // Only its own connection's task asks.
+            self.is_leaving.store(true, Ordering::Relaxed);
+            own.leaving.fetch_add(1, Ordering::Relaxed);
         }
         true
     }

@@ -235,11 +235,6 @@ pub struct EventEnds {
 }
 
 impl EventEnds {
-    /// Whether all that was fed ended with an event.
-    pub fn is_between_events(&self) -> bool {
-        !self.in_line && !self.after_cr
-    }
-
     /// The length of the first event in `bytes`, its blank line included: what is left over from the pieces before has
     /// been fed already. `None`: it does not end in here, and all of `bytes` has been taken note of.
     pub fn next_end(&mut self, bytes: &[u8]) -> Option<usize> {

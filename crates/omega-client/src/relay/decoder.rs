@@ -160,7 +160,8 @@ impl FrameDecoder {
 
     /// What a piece says that is one whole event of the usual kind, as nearly all are; `None` for every other.
     fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
-        let is_between = !self.tracks && self.held.is_empty() && self.ends.is_between_events();
+        // The decoder itself knows whether it stands between events.
+        let is_between = !self.tracks && self.held.is_empty();
         match &mut self.inner {
             Inner::Chat(inner) if is_between => inner.glance_event(piece),
             _ => None,

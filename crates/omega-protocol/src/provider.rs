@@ -248,11 +248,7 @@ pub trait ChatDecoder: Send {
     fn glance(&mut self, bytes: &[u8]) -> Result<Glimpse, ProviderError> {
         let mut chunks = Vec::new();
         self.push(bytes, &mut chunks)?;
-        let mut seen = Glimpse::default();
-        for chunk in &chunks {
-            seen.note(chunk);
-        }
-        Ok(seen)
+        Ok(Glimpse::of(&chunks))
     }
 
     /// [`ChatDecoder::glance`] for a piece that is exactly one event of the kind that nearly all events of a stream are.
@@ -273,6 +269,14 @@ pub trait ChatDecoder: Send {
     fn is_done(&self) -> bool;
 }
 
+/// The inside of a JSON text up to its first quote or escape, and what stands from there on; `None` if it is none.
+pub(crate) fn raw_text(inside: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (text, rest) = inside.split_at(memchr::memchr2(b'"', b'\\', inside)?);
+    // Control characters are no JSON.
+    let is_text = text.iter().all(|byte| *byte >= b' ') && std::str::from_utf8(text).is_ok();
+    is_text.then_some((text, rest))
+}
+
 /// What was seen in passing of some chunks of a streamed answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Glimpse {
@@ -285,6 +289,13 @@ pub struct Glimpse {
 }
 
 impl Glimpse {
+    /// What is seen of all of these.
+    pub fn of(chunks: &[ChatChunk]) -> Self {
+        let mut seen = Self::default();
+        chunks.iter().for_each(|chunk| seen.note(chunk));
+        seen
+    }
+
     /// Takes note of one chunk more.
     pub fn note(&mut self, chunk: &ChatChunk) {
         self.add(Self {

@@ -10,6 +10,7 @@ mod conversation;
 mod decode;
 mod encode;
 mod errors;
+mod glance;
 mod stream;
 
 use bytes::Bytes;

@@ -188,17 +188,60 @@ fn an_event_that_never_ends_is_given_up() {
     assert!(frames.is_empty());
 }
 
+/// A Messages stream, event by event; the fourth is the usual one.
+const MESSAGES: [&str; 7] = [
+    "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"c\",\"content\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n",
+    "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+    "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
+    "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n",
+    "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
+    "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":2}}\n\n",
+    "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+];
+
+fn anthropic(tracks: bool) -> FrameDecoder {
+    FrameDecoder::passing(CallerProtocol::Messages, Dialect::Anthropic.provider(), tracks, true)
+}
+
+#[test]
+fn anthropics_usual_event_is_judged_by_what_stands_before_it() {
+    let [start, ping, block, usual, stop, delta, end] = MESSAGES;
+    let nowhere = usual.replace("\"index\":0", "\"index\":1");
+    let stopped = [stop, delta, end].concat();
+    let before = [
+        "",
+        ping,
+        stop,
+        &nowhere,
+        &stopped,
+        ": comment\n\n",
+        ": half a comment ",
+        "event: error\n",
+        "event: ping\n",
+        "data: {",
+        "data: 1\n",
+        "id: 7\r",
+        "\r",
+        "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"no\"}}\n\n",
+    ];
+    let mut refused = 0;
+    for before in before {
+        let pieces = [start, block, usual, before, usual, usual, stop, delta, end].map(str::as_bytes);
+        let whole = pieces.concat();
+        let (out, ended) = passed(&mut anthropic(false), &pieces);
+        let bytewise: Vec<&[u8]> = whole.chunks(1).collect();
+        let (expected, verdict) = passed(&mut anthropic(true), &bytewise);
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected), "{before:?}");
+        let text = |verdict: Result<(), ProviderError>| verdict.map_err(|error| error.to_string());
+        refused += usize::from(verdict.is_err());
+        assert_eq!(text(ended), text(verdict), "{before:?}");
+    }
+    assert_eq!(refused, 4, "the block that never began, the two broken ones and the error");
+}
+
 #[test]
 fn the_other_protocols_pass_as_well() {
-    let messages = concat!(
-        "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"c\",\"content\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":1}}}\n\n",
-        "event: ping\ndata: {\"type\":\"ping\"}\n\n",
-        "event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n",
-        "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"Hi\"}}\n\n",
-        "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n",
-        "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":2}}\n\n",
-        "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
-    );
+    let messages = MESSAGES.concat();
     let gemini = concat!(
         "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hi\"}],\"role\":\"model\"},\"index\":0}]}\r\n\r\n",
         "data: {\"candidates\":[{\"content\":{\"parts\":[],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":1,\"candidatesTokenCount\":1,\"totalTokenCount\":2}}\r\n\r\n",
@@ -209,16 +252,25 @@ fn the_other_protocols_pass_as_well() {
         "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":2,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"completed\",\"model\":\"m\",\"output\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"total_tokens\":3}}}\n\n",
     );
     for (protocol, dialect, stream) in [
-        (CallerProtocol::Messages, Dialect::Anthropic, messages),
+        (CallerProtocol::Messages, Dialect::Anthropic, &*messages),
         (CallerProtocol::GenerateContent, Dialect::Google, gemini),
         (CallerProtocol::Responses, Dialect::OpenAi, responses),
     ] {
-        for size in [1, 13, stream.len()] {
-            let mut decoder = FrameDecoder::passing(protocol, dialect.provider(), true, true);
-            let pieces: Vec<&[u8]> = stream.as_bytes().chunks(size).collect();
-            let (out, ended) = passed(&mut decoder, &pieces);
-            ended.unwrap_or_else(|error| panic!("{protocol:?}: {error}"));
-            assert_eq!(String::from_utf8_lossy(&out), stream, "{protocol:?} in pieces of {size}");
+        let events: Vec<&[u8]> = stream.split_inclusive("\n\n").map(str::as_bytes).collect();
+        let sizes = [1, 13, stream.len()];
+        let pieces = sizes.map(|size| stream.as_bytes().chunks(size).collect()).into_iter().chain([events]);
+        for (pieces, tracks) in pieces.flat_map(|pieces| [(pieces.clone(), true), (pieces, false)]) {
+            let mut decoder = FrameDecoder::passing(protocol, dialect.provider(), tracks, true);
+            let mut frames = Vec::new();
+            for piece in &pieces {
+                decoder.push(&Bytes::copy_from_slice(piece), &mut frames).expect("healthy");
+            }
+            decoder.finish(&mut frames).unwrap_or_else(|error| panic!("{protocol:?}: {error}"));
+            let out: Vec<u8> = frames.iter().flat_map(|frame| frame.bytes.to_vec()).collect();
+            let name = format!("{protocol:?} in {} pieces", pieces.len());
+            assert_eq!(String::from_utf8_lossy(&out), stream, "{name}");
+            let content: Vec<usize> = frames.iter().filter_map(Frames::content_bytes).collect();
+            assert_eq!(content, [2], "{name}");
         }
     }
 }

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::decode::{RawUsage, Stop, kept};
 use super::errors;
-use crate::provider::ChatDecoder;
+use super::glance::MoreText;
+use crate::provider::{ChatDecoder, Glimpse};
 use crate::sse::{Item, SseParser};
 use crate::{ChatChunk, ChunkChoice, Delta, Extra, FunctionDelta, ProviderError, Role, ToolCallDelta};
 
@@ -45,6 +46,23 @@ impl ChatDecoder for Decoder {
             Item::Stray(line) => answer.stray(line),
         });
         result.map_err(|error| self.fail(error))
+    }
+
+    fn glance(&mut self, bytes: &[u8]) -> Result<Glimpse, ProviderError> {
+        // Nobody will ask for the echo.
+        self.answer.kept_bytes = MAX_KEPT_BYTES + 1;
+        let mut chunks = Vec::new();
+        self.push(bytes, &mut chunks)?;
+        Ok(Glimpse::of(&chunks))
+    }
+
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        if self.failed.is_some() || self.answer.is_done || !self.sse.is_between_events() {
+            return None;
+        }
+        let more = MoreText::read(piece)?;
+        self.answer.find(more.index).ok()?;
+        Some(Glimpse { content: (more.bytes > 0).then_some(more.bytes), ..Glimpse::default() })
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {

@@ -15,6 +15,8 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
+use crate::provider::raw_text;
+
 /// A chunk that carries at most more text of one answer.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
@@ -170,14 +172,9 @@ impl Mould {
         let mut rest = data.strip_prefix(first.as_slice())?;
         let mut content = 0;
         for (hole, part) in others.iter().enumerate() {
-            let end = memchr::memchr2(b'"', b'\\', rest)?;
-            let (text, behind) = rest.split_at(end);
-            // What is escaped has another length, and control characters are no JSON. An escape does not match here:
-            // every part behind a hole begins with the quote.
+            let (text, behind) = raw_text(rest)?;
+            // An escape does not match here: every part behind a hole begins with the quote.
             rest = behind.strip_prefix(part.as_slice())?;
-            if text.iter().any(|byte| *byte < b' ') || std::str::from_utf8(text).is_err() {
-                return None;
-            }
             if hole == self.content_at {
                 content = text.len();
             }

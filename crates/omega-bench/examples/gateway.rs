@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::Parser;
-use omega_bench::gateway::load::{self, Answers, Streams};
+use omega_bench::gateway::load::{self, Answers, Protocol, Streams};
 use omega_bench::gateway::report::{self, Result as Measured, Round, percentile};
 use omega_bench::gateway::subject::{self, Subject};
 use omega_bench::gateway::{process, to_its_end, upstream};
@@ -105,9 +105,10 @@ async fn run(options: &Options) -> std::io::Result<bool> {
         // Some peers cannot carry as many; theirs is not the question.
         let stall = match subject.name {
             "litellm" => None,
-            _ => {
-                Some(longest(&load::streams(subject.address, 1_000, upstream::GAP * 50, 1).await?) * 1_000.0)
-            }
+            _ => Some(
+                longest(&load::streams(subject.address, Protocol::Chat, 1_000, upstream::GAP * 50, 1).await?)
+                    * 1_000.0,
+            ),
         };
         let at_rest = subject.at_rest as f64 / (1024.0 * 1024.0);
         results.push(Measured::new(
@@ -162,9 +163,9 @@ async fn measure(subject: &Subject, span: Duration) -> std::io::Result<Round> {
     // Followed for as long as the other phases last: one after the other, so that a hundred are under way all the time.
     let length = upstream::GAP * 50;
     let turns = (span.as_secs_f64() / length.as_secs_f64()).round().max(1.0) as usize;
-    let hundred = load::streams(address, 100, length, turns).await?;
+    let hundred = load::streams(address, Protocol::Chat, 100, length, turns).await?;
     let cpu_per_token_us = each(before, hundred.events);
-    let more = load::streams(address, 200, length, 1).await?;
+    let more = load::streams(address, Protocol::Chat, 200, length, 1).await?;
     let ms = |numbers: &[f64], share| percentile(numbers, share) * 1_000.0;
     Ok(Round {
         per_second: seconds.len() as f64 / elapsed.as_secs_f64(),

@@ -44,6 +44,14 @@ struct Options {
 const REQUEST_AT_MOST: u64 = 100_000;
 const EVENT_AT_MOST: u64 = 20_000;
 
+/// Who streams.
+const PROTOCOLS: [(&str, Protocol); 4] = [
+    ("event, chat completions", Protocol::Chat),
+    ("event, responses", Protocol::Responses),
+    ("event, messages", Protocol::Messages),
+    ("event, generateContent", Protocol::GenerateContent),
+];
+
 /// Streams at once, each as often as that.
 const STREAMS: usize = 20;
 const TURNS: usize = 2;
@@ -60,30 +68,26 @@ fn main() -> ExitCode {
 async fn run(options: &Options) -> io::Result<bool> {
     let program = options.omega.clone().unwrap_or_else(subject::program);
     let upstream = serve_upstream()?;
-    let streamed = async |protocol, address| {
-        whole(load::streams(address, protocol, STREAMS, upstream::GAP * 50, TURNS).await?.events)
-    };
-    let asked = async |address| whole(load::closed(address, 1, ASKING).await?.seconds.len());
     // The same start, the same first calls, the same end: what else was asked for is the difference.
     let idle = counted(&program, upstream, async |_| Ok(1)).await?.instructions;
-    let asked = counted(&program, upstream, asked).await?;
-    let chat = counted(&program, upstream, async |address| streamed(Protocol::Chat, address).await).await?;
-    let messages =
-        counted(&program, upstream, async |address| streamed(Protocol::Messages, address).await).await?;
-    let request = asked.each(idle);
+    let asked = async |address| whole(load::closed(address, 1, ASKING).await?.seconds.len());
+    let request = counted(&program, upstream, asked).await?.each(idle);
+    let mut counts = vec![Count { what: "request", instructions: request, at_most: options.request_at_most }];
     // What begins and ends a stream costs what a request does.
     let begun = idle + request * (STREAMS * TURNS) as u64;
-    let counts = [
-        Count { what: "request", instructions: request, at_most: options.request_at_most },
-        Count { what: "OpenAI event", instructions: chat.each(begun), at_most: options.event_at_most },
-        Count { what: "Anthropic event", instructions: messages.each(begun), at_most: options.event_at_most },
-    ];
+    for (what, protocol) in PROTOCOLS {
+        let streamed = async |address| {
+            whole(load::streams(address, protocol, STREAMS, upstream::GAP * 50, TURNS).await?.events)
+        };
+        let instructions = counted(&program, upstream, streamed).await?.each(begun);
+        counts.push(Count { what, instructions, at_most: options.event_at_most });
+    }
     if options.json {
         println!("{}", serde_json::to_string_pretty(&counts)?);
     } else {
         for Count { what, instructions, at_most } in &counts {
             let verdict = if instructions <= at_most { "ok  " } else { "MISS" };
-            println!("{verdict}  instructions for one {what:16} {instructions:>8}  (at most {at_most})");
+            println!("{verdict}  instructions for one {what:23} {instructions:>8}  (at most {at_most})");
         }
     }
     Ok(counts.iter().all(|count| count.instructions <= count.at_most))
@@ -151,8 +155,9 @@ async fn counted(
             _ => error,
         })?;
     // Connections, and everything that is made once.
-    load::streams(address, Protocol::Chat, STREAMS, Duration::ZERO, 1).await?;
-    load::streams(address, Protocol::Messages, STREAMS, Duration::ZERO, 1).await?;
+    for (_, protocol) in PROTOCOLS {
+        load::streams(address, protocol, STREAMS, Duration::ZERO, 1).await?;
+    }
     let units = work(address).await?;
     if !gateway.end(WRITTEN_WITHIN) {
         return Err(io::Error::other(format!("the gateway did not end within {WRITTEN_WITHIN:?}")));

@@ -4,8 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+use super::upstream;
 
 /// The answers of one phase.
 #[derive(Clone, Debug, Default)]
@@ -31,16 +34,51 @@ pub struct Streams {
     pub failed: usize,
 }
 
+/// In whose words callers ask.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol {
+    /// OpenAI's chat completions.
+    Chat,
+    /// OpenAI's responses.
+    Responses,
+    /// Anthropic's messages.
+    Messages,
+    /// Gemini's generateContent.
+    GenerateContent,
+}
+
 /// The request whose answer is wanted.
-fn request(address: SocketAddr, stream: bool) -> Vec<u8> {
-    let stream = if stream { ",\"stream\":true" } else { "" };
-    let body = format!(
-        "{{\"model\":\"gpt-5.2\"{stream},\"max_completion_tokens\":100,\"messages\":[{{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"}},\
-         {{\"role\":\"user\",\"content\":\"Why is the sky blue? Answer in one sentence.\"}}]}}"
-    );
+fn request(address: SocketAddr, protocol: Protocol, stream: bool) -> Vec<u8> {
+    const SYSTEM: &str = "You are a helpful assistant.";
+    const USER: &str = "Why is the sky blue? Answer in one sentence.";
+    let user = json!({"role": "user", "content": USER});
+    let (path, mut body) = match protocol {
+        Protocol::Chat => (
+            "/v1/chat/completions",
+            json!({"model": "gpt-5.2", "max_completion_tokens": 100, "messages": [{"role": "system", "content": SYSTEM}, user]}),
+        ),
+        Protocol::Responses => (
+            "/v1/responses",
+            json!({"model": "gpt-5.2", "max_output_tokens": 100, "instructions": SYSTEM, "input": [user]}),
+        ),
+        Protocol::Messages => (
+            "/v1/messages",
+            json!({"model": "claude-sonnet-5-5", "max_tokens": 100, "system": SYSTEM, "messages": [user]}),
+        ),
+        Protocol::GenerateContent => (
+            "/v1beta/models/gemini-3.5-flash:streamGenerateContent?alt=sse",
+            json!({"generationConfig": {"maxOutputTokens": 100}, "systemInstruction": {"parts": [{"text": SYSTEM}]},
+                "contents": [{"role": "user", "parts": [{"text": USER}]}]}),
+        ),
+    };
+    if stream && !matches!(protocol, Protocol::GenerateContent) {
+        body["stream"] = true.into();
+    }
+    let body = body.to_string();
     format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk-bench\r\ncontent-type: application/json\r\n\
-         accept: application/json\r\nuser-agent: OpenAI/Python 3.54.0\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer sk-bench\r\ncontent-type: application/json\r\n\
+         accept: application/json\r\nuser-agent: OpenAI/Python 3.54.0\r\nanthropic-version: 2023-06-01\r\n\
+         content-length: {}\r\n\r\n{body}",
         body.len()
     )
     .into_bytes()
@@ -55,19 +93,14 @@ struct Caller {
 
 impl Caller {
     async fn connect(address: SocketAddr) -> io::Result<Self> {
-        let stream = Self::stream(address).await?;
-        Ok(Self { address, stream, buffer: Vec::with_capacity(64 * 1024) })
-    }
-
-    async fn stream(address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Ok(Self { address, stream, buffer: Vec::with_capacity(64 * 1024) })
     }
 
     /// The connection was said to be at its end.
     async fn connect_anew(&mut self) -> io::Result<()> {
-        self.stream = Self::stream(self.address).await?;
+        *self = Self::connect(self.address).await?;
         Ok(())
     }
 
@@ -110,6 +143,9 @@ impl Caller {
             }
             let now = Instant::now();
             if let (None, Some(head)) = (first, find(&self.buffer, b"\r\n\r\n")) {
+                if !self.buffer.starts_with(b"HTTP/1.1 200") {
+                    return Err(io::Error::other("not a 200"));
+                }
                 is_last |= closes(&self.buffer[..head]);
             }
             let here = count(&self.buffer, b"data: ");
@@ -122,13 +158,14 @@ impl Caller {
                 events += here;
             }
             tail.extend_from_slice(&self.buffer);
-            if find(&tail, b"data: [DONE]").is_some() && tail.ends_with(b"0\r\n\r\n") {
+            let is_whole = upstream::ENDS.iter().any(|end| find(&tail, end.as_bytes()).is_some());
+            if is_whole && tail.ends_with(b"0\r\n\r\n") {
                 if is_last {
                     self.connect_anew().await?;
                 }
                 return Ok((first.unwrap_or_default(), gaps, events));
             }
-            let keep = tail.len().saturating_sub(256);
+            let keep = tail.len().saturating_sub(1_024);
             tail.drain(..keep);
         }
     }
@@ -160,7 +197,7 @@ pub(super) fn length(head: &[u8]) -> Option<usize> {
 /// # Errors
 /// No connection can be made.
 pub async fn closed(address: SocketAddr, callers: usize, span: Duration) -> io::Result<Answers> {
-    let request = request(address, false);
+    let request = request(address, Protocol::Chat, false);
     let began = Instant::now();
     let mut running = Vec::new();
     for _ in 0..callers {
@@ -191,7 +228,7 @@ pub async fn closed(address: SocketAddr, callers: usize, span: Duration) -> io::
 pub async fn open(address: SocketAddr, per_second: f64, span: Duration) -> io::Result<Answers> {
     /// Far more than are ever under way at once here.
     const CALLERS: usize = 32;
-    let request = request(address, false);
+    let request = request(address, Protocol::Chat, false);
     let began = Instant::now();
     let mut running = Vec::new();
     for number in 0..CALLERS {
@@ -236,11 +273,12 @@ const GOLDEN: f64 = 0.618_033_988_749_895;
 /// No connection can be made.
 pub async fn streams(
     address: SocketAddr,
+    protocol: Protocol,
     count: usize,
     apart: Duration,
     turns: usize,
 ) -> io::Result<Streams> {
-    let request = request(address, true);
+    let request = request(address, protocol, true);
     let mut callers = Vec::new();
     for _ in 0..count {
         callers.push(Caller::connect(address).await?);

@@ -77,20 +77,32 @@ impl Subject {
     }
 }
 
-impl Drop for Subject {
-    fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
+impl Subject {
+    /// Ends it, orderly if it does so within `patience`; whether it did.
+    pub fn end(mut self, patience: Duration) -> bool {
+        self.end_within(patience)
+    }
+
+    fn end_within(&mut self, patience: Duration) -> bool {
+        let Some(mut child) = self.child.take() else { return true };
         // Orderly first: a master process then ends its workers.
         let _ = Command::new("kill").arg(child.id().to_string()).status();
         let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(3) {
+        while began.elapsed() < patience {
             if child.try_wait().ok().flatten().is_some() {
-                return;
+                return true;
             }
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = child.kill();
         let _ = child.wait();
+        false
+    }
+}
+
+impl Drop for Subject {
+    fn drop(&mut self) {
+        self.end_within(Duration::from_secs(3));
     }
 }
 
@@ -155,19 +167,34 @@ pub fn omega(
     upstream: SocketAddr,
 ) -> io::Result<Subject> {
     let address = free_address()?;
+    Subject::start("omega", address, omega_command(folder, program, workers, address, upstream)?)
+}
+
+/// What starts `omega serve` at `address`, with every layer on and a quota that never binds.
+///
+/// # Errors
+/// Its configuration cannot be written.
+pub fn omega_command(
+    folder: &Path,
+    program: &Path,
+    workers: Option<usize>,
+    address: SocketAddr,
+    upstream: SocketAddr,
+) -> io::Result<Command> {
     let config = format!(
-        "providers:\n  openai: {{base_url: 'http://{upstream}/v1'}}\nrate_limiting:\n  openai: {{max_requests_per_minute: 100000000, \
-         max_tokens_per_minute: 100000000000, max_concurrent_requests: 100000}}\n"
+        "providers:\n  openai: {{base_url: 'http://{upstream}/v1'}}\n  anthropic: {{base_url: 'http://{upstream}'}}\n  \
+         google: {{base_url: 'http://{upstream}'}}\nrate_limiting:\n  openai: &plenty {{max_requests_per_minute: 100000000, max_tokens_per_minute: 100000000000, \
+         max_concurrent_requests: 100000}}\n  anthropic: *plenty\n  google: *plenty\n"
     );
     let file = folder.join("omega.yaml");
     std::fs::write(&file, config)?;
     let mut command = Command::new(program);
     command.arg("serve").arg("--config").arg(file).arg("--listen").arg(address.to_string());
-    command.env("OPENAI_API_KEY", "sk-bench");
+    command.envs(["OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY"].map(|key| (key, "sk-bench")));
     if let Some(workers) = workers {
         command.arg("--workers").arg(workers.to_string());
     }
-    Subject::start("omega", address, command)
+    Ok(command)
 }
 
 /// LiteLLM's proxy from this virtual environment.

@@ -65,13 +65,21 @@ static AT_ONCE: LazyLock<Bytes> = LazyLock::new(|| {
     events.into()
 });
 
-/// A path that begins with `/at-once` is never paced: for clients that read whole answers as streams.
+/// A path that begins with `/at-once` is never paced: for clients that read whole answers as streams. How it ends says
+/// the protocol; only OpenAI's chat completions have whole answers.
 async fn answer(request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Paced>>, Infallible> {
+    let is_gemini = request.uri().path().ends_with(":streamGenerateContent");
     let is_paced = !request.uri().path().starts_with("/at-once");
+    let texts = match request.uri().path().rsplit(['/', ':']).next() {
+        Some("responses") => &RESPONSES,
+        Some("messages") => &MESSAGES,
+        Some("streamGenerateContent") => &GENERATE_CONTENT,
+        _ => &CHAT,
+    };
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let streams = body.windows(13).any(|part| part == b"\"stream\":true");
+    let streams = is_gemini || body.windows(13).any(|part| part == b"\"stream\":true");
     let (kind, body) = match streams {
-        true if is_paced => ("text/event-stream", Either::Right(Paced::new())),
+        true if is_paced => ("text/event-stream", Either::Right(Paced::new(texts))),
         true => ("text/event-stream", Either::Left(Full::new(AT_ONCE.clone()))),
         false => ("application/json", Either::Left(Full::new(Bytes::from_static(ANSWER.as_bytes())))),
     };
@@ -80,15 +88,90 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Either<Full<Bytes
     Ok(response)
 }
 
+/// What a paced stream consists of.
+struct Texts {
+    first: Bytes,
+    more: Bytes,
+    last: Bytes,
+}
+
+static CHAT: LazyLock<Texts> = LazyLock::new(|| Texts {
+    first: chunk("{\"role\":\"assistant\",\"content\":\"The\"}", "null").into(),
+    more: chunk("{\"content\":\" sky\"}", "null").into(),
+    last: format!("{}data: [DONE]\n\n", chunk("{}", "\"stop\"")).into(),
+});
+
+static RESPONSES: LazyLock<Texts> = LazyLock::new(|| {
+    let head = "\"response\":{\"id\":\"resp_68af4030baa48193b0b43b4c2a176a1a0e6967589f080e78\",\"object\":\"response\",\
+                \"created_at\":1741570283,\"model\":\"gpt-5.2\",\"output\":[],\"status\":";
+    let place = "\"item_id\":\"msg_68af40337e58819392e935fb404414d00e6967589f080e78\",\"output_index\":0,\"content_index\":0";
+    let usage = "\"usage\":{\"input_tokens\":19,\"output_tokens\":50,\"total_tokens\":69}";
+    let created = named("response.created", &format!("{head}\"in_progress\"}},\"sequence_number\":0"));
+    let part = named(
+        "response.content_part.added",
+        &format!("{place},\"part\":{{\"type\":\"output_text\",\"text\":\"\"}},\"sequence_number\":1"),
+    );
+    let delta = format!(
+        "{place},\"delta\":\" sky\",\"logprobs\":[],\"obfuscation\":\"a4Kx0zPq\",\"sequence_number\":2"
+    );
+    let done = format!("{place},\"text\":\" sky\",\"sequence_number\":3");
+    let end = format!("{head}\"completed\",{usage}}},\"sequence_number\":4");
+    Texts {
+        first: format!("{created}{part}").into(),
+        more: named("response.output_text.delta", &delta).into(),
+        last: format!("{}{}", named("response.output_text.done", &done), named("response.completed", &end))
+            .into(),
+    }
+});
+
+static MESSAGES: LazyLock<Texts> = LazyLock::new(|| {
+    let start = "\"message\":{\"id\":\"msg_01XFDUDYJgAACzvnptvVoYEL\",\"type\":\"message\",\"role\":\"assistant\",\
+                 \"model\":\"claude-sonnet-5-5\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\
+                 \"usage\":{\"input_tokens\":19,\"output_tokens\":1}}";
+    let block = "\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}";
+    let delta = "\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" sky\"}";
+    let stop =
+        "\"delta\":{\"stop_reason\":\"end_turn\",\"stop_sequence\":null},\"usage\":{\"output_tokens\":50}";
+    let last = [named("content_block_stop", "\"index\":0"), named("message_delta", stop)].concat();
+    Texts {
+        first: [named("message_start", start), named("content_block_start", block)].concat().into(),
+        more: named("content_block_delta", delta).into(),
+        last: format!("{last}event: message_stop\ndata: {{\"type\":\"message_stop\"}}\n\n").into(),
+    }
+});
+
+static GENERATE_CONTENT: LazyLock<Texts> = LazyLock::new(|| {
+    let event = |text: &str, end: &str| {
+        format!(
+            "data: {{\"candidates\": [{{\"content\": {{\"parts\": [{{\"text\": \"{text}\"}}],\"role\": \"model\"}}{end},\"index\": 0}}],\
+             \"usageMetadata\": {{\"promptTokenCount\": 19,\"candidatesTokenCount\": 50,\"totalTokenCount\": 69,\
+             \"promptTokensDetails\": [{{\"modality\": \"TEXT\",\"tokenCount\": 19}}]}},\
+             \"modelVersion\": \"gemini-3.5-flash\",\"responseId\": \"mCg5aKqoBq6Zz7IP\"}}\r\n\r\n"
+        )
+        .into()
+    };
+    Texts { first: event("The", ""), more: event(" sky", ""), last: event("", ",\"finishReason\": \"STOP\"") }
+});
+
+/// An event that has its type twice, as OpenAI's responses and Anthropic's messages do.
+fn named(kind: &str, rest: &str) -> String {
+    format!("event: {kind}\ndata: {{\"type\":\"{kind}\",{rest}}}\n\n")
+}
+
+/// What stands in the last piece of a paced stream, and in no other.
+pub(super) const ENDS: [&str; 4] =
+    ["data: [DONE]", "event: response.completed", "event: message_stop", "\"finishReason\": \"STOP\""];
+
 /// One chunk every so often.
 struct Paced {
     clock: Interval,
     sent: usize,
+    texts: &'static Texts,
 }
 
 impl Paced {
-    fn new() -> Self {
-        Self { clock: interval(GAP), sent: 0 }
+    fn new(texts: &'static Texts) -> Self {
+        Self { clock: interval(GAP), sent: 0, texts }
     }
 }
 
@@ -104,12 +187,13 @@ impl Body for Paced {
             return Poll::Ready(None);
         }
         ready!(self.clock.poll_tick(cx));
+        let Texts { first, more, last } = self.texts;
         let text = match self.sent {
-            0 => chunk("{\"role\":\"assistant\",\"content\":\"The\"}", "null"),
-            CHUNKS => format!("{}data: [DONE]\n\n", chunk("{}", "\"stop\"")),
-            _ => chunk("{\"content\":\" sky\"}", "null"),
+            0 => first,
+            CHUNKS => last,
+            _ => more,
         };
         self.sent += 1;
-        Poll::Ready(Some(Ok(Frame::data(text.into()))))
+        Poll::Ready(Some(Ok(Frame::data(text.clone()))))
     }
 }

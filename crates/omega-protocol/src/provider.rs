@@ -18,6 +18,7 @@ mod anthropic;
 mod google;
 mod grok;
 pub(crate) mod openai;
+mod plain;
 mod translate;
 
 pub(crate) use translate::data_url;
@@ -269,14 +270,6 @@ pub trait ChatDecoder: Send {
     fn is_done(&self) -> bool;
 }
 
-/// The inside of a JSON text up to its first quote or escape, and what stands from there on; `None` if it is none.
-pub(crate) fn raw_text(inside: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (text, rest) = inside.split_at(memchr::memchr2(b'"', b'\\', inside)?);
-    // Control characters are no JSON.
-    let is_text = text.iter().all(|byte| *byte >= b' ') && std::str::from_utf8(text).is_ok();
-    is_text.then_some((text, rest))
-}
-
 /// What was seen in passing of some chunks of a streamed answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Glimpse {
@@ -289,6 +282,11 @@ pub struct Glimpse {
 }
 
 impl Glimpse {
+    /// So many bytes of text.
+    pub(crate) fn text(bytes: usize) -> Self {
+        Self { content: (bytes > 0).then_some(bytes), ..Self::default() }
+    }
+
     /// What is seen of all of these.
     pub fn of(chunks: &[ChatChunk]) -> Self {
         let mut seen = Self::default();
@@ -322,6 +320,12 @@ pub trait ResponsesDecoder: Send {
     /// # Errors
     /// As [`ChatDecoder::push`].
     fn push(&mut self, bytes: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError>;
+
+    /// As [`ChatDecoder::glance_event`].
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        let _ = piece;
+        None
+    }
 
     /// The body ended cleanly.
     ///

@@ -219,12 +219,6 @@ impl SseParser {
     }
 }
 
-/// The data of an event as nearly everybody writes it: one line of data, a blank line, every line ended by LF. That there is
-/// no line end inside the data is for the caller to know.
-pub(crate) fn one_line_of_data(event: &[u8]) -> Option<&[u8]> {
-    event.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")
-}
-
 /// Finds where events end, for whoever passes them on as they are.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct EventEnds {

@@ -163,8 +163,9 @@ impl FrameDecoder {
         // The decoder itself knows whether it stands between events.
         let is_between = !self.tracks && self.held.is_empty();
         match &mut self.inner {
-            Inner::Chat(inner) if is_between => inner.glance_event(piece),
-            _ => None,
+            _ if !is_between => None,
+            Inner::Chat(inner) => inner.glance_event(piece),
+            Inner::Responses(inner, _) => inner.glance_event(piece),
         }
     }
 

@@ -12,6 +12,7 @@ mod decode;
 mod embeddings;
 mod encode;
 mod errors;
+mod glance;
 mod stream;
 
 use bytes::Bytes;

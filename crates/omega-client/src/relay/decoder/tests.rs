@@ -22,6 +22,10 @@ fn openai(asked_usage: bool) -> FrameDecoder {
     FrameDecoder::passing(CallerProtocol::ChatCompletions, Dialect::OpenAi.provider(), false, asked_usage)
 }
 
+fn openai_tracking(tracks: bool) -> FrameDecoder {
+    FrameDecoder::passing(CallerProtocol::ChatCompletions, Dialect::OpenAi.provider(), tracks, true)
+}
+
 fn piece(delta: &str) -> String {
     format!(
         "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}"
@@ -90,37 +94,54 @@ fn what_is_heard_of_a_stream_does_not_depend_on_how_closely_it_is_looked_at() {
     }
 }
 
+/// Feeds `usual` twice, then each of these, then `usual` twice again: whether event by event and with a glance, or byte
+/// by byte and with a long look, the same leaves and the same is said of the whole. Returns how many were refused before
+/// the stream's own `end`.
+fn judged_alike(
+    decoder: impl Fn(bool) -> FrameDecoder,
+    [start, usual, end]: [&str; 3],
+    before: &[&str],
+) -> usize {
+    let mut refused = 0;
+    for before in before {
+        let events = start.split_inclusive("\n\n").chain([usual, usual, before, usual, usual, end]);
+        let pieces: Vec<&[u8]> = events.map(str::as_bytes).collect();
+        let whole = pieces.concat();
+        let (out, ended) = passed(&mut decoder(false), &pieces);
+        let bytewise: Vec<&[u8]> = whole.chunks(1).collect();
+        let (expected, verdict) = passed(&mut decoder(true), &bytewise);
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected), "{before:?}");
+        let text = |verdict: Result<(), ProviderError>| verdict.map_err(|error| error.to_string());
+        refused += usize::from(verdict.is_err());
+        assert_eq!(text(ended), text(verdict), "{before:?}");
+    }
+    refused
+}
+
+/// Each changes what the same bytes behind it mean, or must not.
+const BEFORE: [&str; 10] = [
+    "",
+    ": comment\n\n",
+    ": half a comment ",
+    "event: error\n",
+    "event: ping\n",
+    "id: 7\r",
+    "\r",
+    "data: 1\n",
+    "data: {",
+    "data: {\"error\":{\"message\":\"no\"}}\n\n",
+];
+
 #[test]
 fn an_event_like_the_last_is_judged_by_what_stands_before_it() {
     let usual = format!("{}\n\n", piece("{\"content\":\" sky\"}"));
-    // Each changes what the same bytes mean, or must not.
-    let before = [
-        "",
-        ": comment\n\n",
-        "event: error\n",
+    let end = format!("{FINISH}\n\ndata: [DONE]\n\n");
+    let own = [
+        &*end,
         "event: message\n",
-        "data: 1\n",
-        "data: {",
-        ": half a comment ",
-        "id: 7\r",
-        "\r",
-        "data: [DONE]\n\n",
-        "data: {\"error\":{\"message\":\"no\"}}\n\n",
         "data: {\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"a\"}}]}\n\n",
     ];
-    let mut refused = 0;
-    for before in before {
-        let pieces = [&*usual, &*usual, before, &*usual, &*usual].map(str::as_bytes);
-        let whole = pieces.concat();
-        let (out, ended) = passed(&mut openai(true), &pieces);
-        let bytewise: Vec<&[u8]> = whole.chunks(1).collect();
-        let (expected, verdict) = passed(&mut openai(true), &bytewise);
-        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected), "{before:?}");
-        let text = |verdict: Result<(), ProviderError>| verdict.map_err(|error| error.to_string());
-        let verdict = text(verdict);
-        refused += usize::from(verdict.as_ref().is_err_and(|error| !error.contains("finish_reason")));
-        assert_eq!(text(ended), verdict, "{before:?}");
-    }
+    let refused = judged_alike(openai_tracking, ["", &usual, &end], &[&BEFORE[..], &own].concat());
     assert_eq!(refused, 4, "the error's name, the two broken ones and the error");
 }
 
@@ -199,68 +220,83 @@ const MESSAGES: [&str; 7] = [
     "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
 ];
 
+/// A stream of the Responses API; the second event is the usual one.
+const RESPONSES: [&str; 3] = [
+    "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"in_progress\",\"model\":\"m\",\"output\":[]}}\n\n",
+    "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":1,\"item_id\":\"i\",\"output_index\":0,\"content_index\":0,\"delta\":\"Hi\"}\n\n",
+    "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":2,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"completed\",\"model\":\"m\",\"output\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"total_tokens\":3}}}\n\n",
+];
+
+/// A stream of Gemini's; the first event is the usual one.
+const GEMINI: [&str; 2] = [
+    "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hi\"}],\"role\":\"model\"},\"index\":0}]}\r\n\r\n",
+    "data: {\"candidates\":[{\"content\":{\"parts\":[],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":1,\"candidatesTokenCount\":1,\"totalTokenCount\":2}}\r\n\r\n",
+];
+
+fn gemini(tracks: bool) -> FrameDecoder {
+    FrameDecoder::passing(CallerProtocol::GenerateContent, Dialect::Google.provider(), tracks, true)
+}
+
+fn responses(tracks: bool) -> FrameDecoder {
+    FrameDecoder::passing(CallerProtocol::Responses, Dialect::OpenAi.provider(), tracks, true)
+}
+
 fn anthropic(tracks: bool) -> FrameDecoder {
     FrameDecoder::passing(CallerProtocol::Messages, Dialect::Anthropic.provider(), tracks, true)
 }
 
 #[test]
-fn anthropics_usual_event_is_judged_by_what_stands_before_it() {
+fn the_usual_event_of_every_protocol_is_judged_by_what_stands_before_it() {
     let [start, ping, block, usual, stop, delta, end] = MESSAGES;
     let nowhere = usual.replace("\"index\":0", "\"index\":1");
-    let stopped = [stop, delta, end].concat();
-    let before = [
-        "",
+    let (start, end) = ([start, block].concat(), [stop, delta, end].concat());
+    let own = [
         ping,
         stop,
         &nowhere,
-        &stopped,
-        ": comment\n\n",
-        ": half a comment ",
-        "event: error\n",
-        "event: ping\n",
-        "data: {",
-        "data: 1\n",
-        "id: 7\r",
-        "\r",
+        &end,
         "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"no\"}}\n\n",
     ];
-    let mut refused = 0;
-    for before in before {
-        let pieces = [start, block, usual, before, usual, usual, stop, delta, end].map(str::as_bytes);
-        let whole = pieces.concat();
-        let (out, ended) = passed(&mut anthropic(false), &pieces);
-        let bytewise: Vec<&[u8]> = whole.chunks(1).collect();
-        let (expected, verdict) = passed(&mut anthropic(true), &bytewise);
-        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&expected), "{before:?}");
-        let text = |verdict: Result<(), ProviderError>| verdict.map_err(|error| error.to_string());
-        refused += usize::from(verdict.is_err());
-        assert_eq!(text(ended), text(verdict), "{before:?}");
-    }
-    assert_eq!(refused, 4, "the block that never began, the two broken ones and the error");
+    let refused = judged_alike(anthropic, [&start, usual, &end], &[&BEFORE[..], &own].concat());
+    assert_eq!(refused, 4, "a block that never began, the two broken ones and the error that is named so");
+
+    let [created, usual, completed] = RESPONSES;
+    let own = [
+        usual.replace("output_text", "refusal"),
+        usual.replace("\"delta\":\"Hi\"", "\"delta\":1"),
+        usual.replace("\"delta\":\"Hi\"", "\"error\":{\"message\":\"no\"}"),
+        completed.to_owned(),
+        "event: response.failed\ndata: {\"type\":\"response.failed\",\"response\":{\"status\":\"failed\"}}\n\n".to_owned(),
+    ];
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let refused = judged_alike(responses, [created, usual, completed], &[&BEFORE[..], &own].concat());
+    assert_eq!(refused, 5, "the two broken ones and the three errors");
+
+    let [usual, end] = GEMINI;
+    let own = [
+        usual.replace("\"index\":0", "\"index\":1"),
+        usual.replace("}],\"role\"", "},{\"text\":\"a\"}],\"role\""),
+        usual.replace("\r\n", "\n"),
+        "{\"error\":{\"code\":503,\"message\":\"no\",\"status\":\"UNAVAILABLE\"}}\r\n".to_owned(),
+        "{\"error\":\r\n".to_owned(),
+    ];
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    let refused = judged_alike(gemini, ["", usual, end], &[&BEFORE[..], &own].concat());
+    assert_eq!(refused, 6, "a candidate that never ends, the two broken ones and the three errors");
 }
 
 #[test]
 fn the_other_protocols_pass_as_well() {
-    let messages = MESSAGES.concat();
-    let gemini = concat!(
-        "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hi\"}],\"role\":\"model\"},\"index\":0}]}\r\n\r\n",
-        "data: {\"candidates\":[{\"content\":{\"parts\":[],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":1,\"candidatesTokenCount\":1,\"totalTokenCount\":2}}\r\n\r\n",
-    );
-    let responses = concat!(
-        "event: response.created\ndata: {\"type\":\"response.created\",\"sequence_number\":0,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"in_progress\",\"model\":\"m\",\"output\":[]}}\n\n",
-        "event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"sequence_number\":1,\"item_id\":\"i\",\"output_index\":0,\"content_index\":0,\"delta\":\"Hi\"}\n\n",
-        "event: response.completed\ndata: {\"type\":\"response.completed\",\"sequence_number\":2,\"response\":{\"id\":\"r\",\"object\":\"response\",\"created_at\":1,\"status\":\"completed\",\"model\":\"m\",\"output\":[],\"usage\":{\"input_tokens\":1,\"output_tokens\":2,\"total_tokens\":3}}}\n\n",
-    );
-    for (protocol, dialect, stream) in [
-        (CallerProtocol::Messages, Dialect::Anthropic, &*messages),
-        (CallerProtocol::GenerateContent, Dialect::Google, gemini),
-        (CallerProtocol::Responses, Dialect::OpenAi, responses),
+    for (protocol, decoder, stream) in [
+        (CallerProtocol::Messages, anthropic as fn(bool) -> FrameDecoder, &*MESSAGES.concat()),
+        (CallerProtocol::GenerateContent, gemini, &*GEMINI.concat()),
+        (CallerProtocol::Responses, responses, &*RESPONSES.concat()),
     ] {
         let events: Vec<&[u8]> = stream.split_inclusive("\n\n").map(str::as_bytes).collect();
         let sizes = [1, 13, stream.len()];
         let pieces = sizes.map(|size| stream.as_bytes().chunks(size).collect()).into_iter().chain([events]);
         for (pieces, tracks) in pieces.flat_map(|pieces| [(pieces.clone(), true), (pieces, false)]) {
-            let mut decoder = FrameDecoder::passing(protocol, dialect.provider(), tracks, true);
+            let mut decoder = decoder(tracks);
             let mut frames = Vec::new();
             for piece in &pieces {
                 decoder.push(&Bytes::copy_from_slice(piece), &mut frames).expect("healthy");

@@ -1,6 +1,6 @@
 //! The usual event of a Messages stream, seen without being taken apart.
 
-use crate::provider::raw_text;
+use crate::provider::plain::raw_text;
 
 /// More text of one block.
 #[derive(Debug, PartialEq, Eq)]

@@ -62,7 +62,7 @@ impl ChatDecoder for Decoder {
         }
         let more = MoreText::read(piece)?;
         self.answer.find(more.index).ok()?;
-        Some(Glimpse { content: (more.bytes > 0).then_some(more.bytes), ..Glimpse::default() })
+        Some(Glimpse::text(more.bytes))
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {

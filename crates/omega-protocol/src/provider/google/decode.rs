@@ -111,13 +111,13 @@ read_object! { Call {
 /// Google's usage; counts of zero are left out. Source: ai.google.dev, `google-genai` 3.4.0, read 2026-11-23.
 #[derive(Clone, Default)]
 pub(super) struct RawUsage {
-    prompt: Option<u64>,
-    cached: Option<u64>,
-    candidates: Option<u64>,
-    thoughts: Option<u64>,
-    tool_use_prompt: Option<u64>,
-    total: Option<u64>,
-    extra: Extra,
+    pub(super) prompt: Option<u64>,
+    pub(super) cached: Option<u64>,
+    pub(super) candidates: Option<u64>,
+    pub(super) thoughts: Option<u64>,
+    pub(super) tool_use_prompt: Option<u64>,
+    pub(super) total: Option<u64>,
+    pub(super) extra: Extra,
 }
 
 read_object! { RawUsage {

@@ -10,7 +10,9 @@ use serde_json::Value;
 
 use super::decode::{self, Answer, CallIds, Candidate, End, MAX_CANDIDATES, Pieces, RawUsage};
 use super::errors;
-use crate::provider::ChatDecoder;
+use super::glance::PlainEvent;
+use crate::provider::plain::data_line;
+use crate::provider::{ChatDecoder, Glimpse};
 use crate::sse::{Item, SseParser};
 use crate::{
     ChatChunk, ChunkChoice, Delta, Extra, FunctionDelta, ProviderError, Role, ToolCall, ToolCallDelta,
@@ -43,6 +45,18 @@ impl ChatDecoder for Decoder {
         let progress = &mut self.progress;
         let result = self.sse.push(bytes, |item| progress.take(item, out));
         result.map_err(|error| self.fail(error))
+    }
+
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        let progress = &mut self.progress;
+        let is_between = self.sse.is_between_events() && !progress.bare.is_open();
+        if self.failed.is_some() || self.is_finished || !is_between {
+            return None;
+        }
+        let event = PlainEvent::read(data_line(piece)?)?;
+        progress.candidates.iter().find(|begun| begun.index == event.index())?;
+        progress.usage = event.usage().or(progress.usage.take());
+        Some(Glimpse::text(event.content()))
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {

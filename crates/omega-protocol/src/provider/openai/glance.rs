@@ -7,15 +7,11 @@
 //! Most chunks of a stream differ in one text only. A [`Mould`] is made of one chunk that was read; what fits into it byte
 //! for byte, but for that text, need not be read again.
 
-use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 
-use crate::provider::raw_text;
+use crate::provider::plain::{Length, Nothing, Object, raw_text};
 
 /// A chunk that carries at most more text of one answer.
 #[derive(Deserialize)]
@@ -90,66 +86,6 @@ impl<'a> PlainChunk<'a> {
     fn texts(&self) -> impl Iterator<Item = &Length<'a>> {
         let PlainDelta { content, reasoning_content, refusal, .. } = &self.choices[0].0.delta.0;
         [content, reasoning_content, refusal].into_iter().flatten()
-    }
-}
-
-/// An object, and not the array of its fields that derived readers take for one.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(Fields(PhantomData))
-    }
-}
-
-/// The length of a text.
-#[derive(Default)]
-struct Length<'a> {
-    bytes: usize,
-    /// The text where it stands in the data, if nothing in it is escaped.
-    raw: Option<&'a str>,
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Length<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Measure;
-        impl<'de> Visitor<'de> for Measure {
-            type Value = Length<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Length<'de>, E> {
-                Ok(Length { bytes: text.len(), raw: Some(text) })
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Length<'de>, E> {
-                Ok(Length { bytes: text.len(), raw: None })
-            }
-        }
-        deserializer.deserialize_str(Measure)
-    }
-}
-
-/// No value but `null` reads as this.
-enum Nothing {}
-
-impl<'de> Deserialize<'de> for Nothing {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom("more than a glance is needed"))
     }
 }
 

@@ -4,7 +4,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Vendor, error};
-use crate::provider::ResponsesDecoder;
+use crate::provider::plain::{Length, Nothing, Object, data_line};
+use crate::provider::{Glimpse, ResponsesDecoder};
 use crate::sse::{Item, SseParser};
 use crate::{Extra, ProviderError, ResponseEvent, ResponsesResponse, ResponsesUsage};
 
@@ -80,6 +81,40 @@ impl ResponsesStream {
     }
 }
 
+/// More text of an answer, as nearly all events are.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
+struct MoreText<'a> {
+    #[serde(rename = "type")]
+    _kind: OutputText,
+    #[serde(default, rename = "item_id")]
+    _item: Length<'a>,
+    #[serde(default, rename = "output_index")]
+    _output: u32,
+    #[serde(default, rename = "content_index")]
+    _content: u32,
+    delta: Length<'a>,
+    #[serde(default, rename = "logprobs")]
+    _logprobs: Option<[Nothing; 0]>,
+    #[serde(default, rename = "obfuscation")]
+    _obfuscation: Length<'a>,
+    #[serde(default, rename = "sequence_number")]
+    _number: u64,
+}
+
+#[derive(Deserialize)]
+enum OutputText {
+    #[serde(rename = "response.output_text.delta")]
+    Delta,
+}
+
+impl<'a> MoreText<'a> {
+    /// Reads an event's data; `None` if it is anything else.
+    fn read(data: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice::<Object<Self>>(data).ok().map(|event| event.0)
+    }
+}
+
 impl ResponsesDecoder for ResponsesStream {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
         if self.failed {
@@ -88,6 +123,15 @@ impl ResponsesDecoder for ResponsesStream {
         let result = self.parser.push(bytes, |item| self.state.take(item, out));
         self.failed |= result.is_err();
         result
+    }
+
+    fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
+        if self.failed || self.state.done || !self.parser.is_between_events() {
+            return None;
+        }
+        // The name says nothing that the data does not say.
+        let data = data_line(piece.strip_prefix(b"event: response.output_text.delta\n")?)?;
+        Some(Glimpse::text(MoreText::read(data)?.delta.bytes))
     }
 
     fn finish(&mut self, out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
@@ -174,6 +218,50 @@ impl State {
             if let Ok(value) = serde_json::to_value(&typed) {
                 *usage = value;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What differs between two events that look alike; each with whether a glance is enough.
+    const CASES: [(&str, bool); 16] = [
+        (
+            r#"{"type":"response.output_text.delta","item_id":"m","output_index":0,"content_index":0,"delta":" sky","logprobs":[],"obfuscation":"xx","sequence_number":4}"#,
+            true,
+        ),
+        (r#"{"sequence_number":4,"delta":"\u00e9\n","type":"response.output_text.delta"}"#, true),
+        (r#"{"type":"response.output_text.delta","delta":""}"#, true),
+        (r#"{"type":"response.output_text.delta","delta":"a","logprobs":null}"#, true),
+        (r#"{"type":"response.output_text.delta","delta":"a","logprobs":[{"token":"a"}]}"#, false),
+        (r#"{"type":"response.output_text.delta","delta":"a","delta":"b"}"#, false),
+        (r#"{"type":"response.output_text.delta","delta":"a","error":{"message":"no"}}"#, false),
+        (r#"{"type":"response.output_text.delta","delta":"a","more":1}"#, false),
+        (r#"{"type":"response.output_text.delta","delta":1}"#, false),
+        (r#"{"type":"response.output_text.delta"}"#, false),
+        (r#"{"type":"response.failed","delta":"a"}"#, false),
+        (r#"{"type":"response.completed","delta":"a"}"#, false),
+        (r#"{"delta":"a"}"#, false),
+        (r#"["response.output_text.delta","m",0,0,"a",null,"",1]"#, false),
+        (r#"{"type":"response.output_text.delta","delta":"a"} x"#, false),
+        ("", false),
+    ];
+
+    #[test]
+    fn a_glance_sees_what_a_long_look_does_or_asks_for_one() {
+        for (text, enough) in CASES {
+            let mut stream = ResponsesStream::new(Vendor::OpenAi);
+            let created = b"data: {\"type\":\"response.created\",\"response\":{}}\n\n";
+            stream.push(created, &mut Vec::new()).expect("a beginning");
+            let piece = format!("event: response.output_text.delta\ndata: {text}\n\n");
+            let seen = stream.glance_event(piece.as_bytes());
+            assert_eq!(seen.is_some(), enough, "{text}");
+            let Some(seen) = seen else { continue };
+            let mut events = Vec::new();
+            stream.push(piece.as_bytes(), &mut events).expect(text);
+            assert_eq!(seen, Glimpse::text(events[0].text().len()), "{text}");
         }
     }
 }

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use super::glance::{Mould, PlainChunk};
 use super::{Vendor, error, normalise};
 use crate::chat::MAX_CHOICES;
+use crate::provider::plain::data_line;
 use crate::provider::{ChatDecoder, Glimpse};
-use crate::sse::{self, Item, SseParser};
+use crate::sse::{Item, SseParser};
 use crate::{ChatChunk, ProviderError};
 
 /// The decoder of one stream.
@@ -47,8 +48,7 @@ impl ChatDecoder for ChatStream {
         let mut seen = Glimpse::default();
         let result = self.parser.push(bytes, |item| match self.state.plain(&item) {
             Some(content) => {
-                let content = (content > 0).then_some(content);
-                seen.add(Glimpse { content, ..Glimpse::default() });
+                seen.add(Glimpse::text(content));
                 Ok(())
             }
             None => self.state.take(item, |chunk| seen.note(&chunk)),
@@ -60,9 +60,7 @@ impl ChatDecoder for ChatStream {
         if self.failed || self.state.done || !self.parser.is_between_events() {
             return None;
         }
-        // What fits into the mould has no line end inside, so this is one line of data and the blank one behind it.
-        let content = self.state.mould.fit(sse::one_line_of_data(piece)?)?;
-        Some(Glimpse { content: (content > 0).then_some(content), ..Glimpse::default() })
+        self.state.mould.fit(data_line(piece)?).map(Glimpse::text)
     }
 
     fn finish(&mut self, out: &mut Vec<ChatChunk>) -> Result<(), ProviderError> {

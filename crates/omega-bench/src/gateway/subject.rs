@@ -75,9 +75,7 @@ impl Subject {
         this.at_rest = this.pid().map_or(0, process::resident);
         Ok(this)
     }
-}
 
-impl Subject {
     /// Ends it, orderly if it does so within `patience`; whether it did.
     pub fn end(mut self, patience: Duration) -> bool {
         self.end_within(patience)

@@ -68,16 +68,16 @@ static AT_ONCE: LazyLock<Bytes> = LazyLock::new(|| {
 /// A path that begins with `/at-once` is never paced: for clients that read whole answers as streams. How it ends says
 /// the protocol; only OpenAI's chat completions have whole answers.
 async fn answer(request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Paced>>, Infallible> {
-    let is_gemini = request.uri().path().ends_with(":streamGenerateContent");
-    let is_paced = !request.uri().path().starts_with("/at-once");
-    let texts = match request.uri().path().rsplit(['/', ':']).next() {
-        Some("responses") => &RESPONSES,
-        Some("messages") => &MESSAGES,
-        Some("streamGenerateContent") => &GENERATE_CONTENT,
-        _ => &CHAT,
+    let path = request.uri().path();
+    let is_paced = !path.starts_with("/at-once");
+    let (texts, only_streams) = match path.rsplit(['/', ':']).next() {
+        Some("responses") => (&RESPONSES, false),
+        Some("messages") => (&MESSAGES, false),
+        Some("streamGenerateContent") => (&GENERATE_CONTENT, true),
+        _ => (&CHAT, false),
     };
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let streams = is_gemini || body.windows(13).any(|part| part == b"\"stream\":true");
+    let streams = only_streams || body.windows(13).any(|part| part == b"\"stream\":true");
     let (kind, body) = match streams {
         true if is_paced => ("text/event-stream", Either::Right(Paced::new(texts))),
         true => ("text/event-stream", Either::Left(Full::new(AT_ONCE.clone()))),

@@ -160,10 +160,9 @@ impl FrameDecoder {
 
     /// What a piece says that is one whole event of the usual kind, as nearly all are; `None` for every other.
     fn glance_event(&mut self, piece: &[u8]) -> Option<Glimpse> {
-        // The decoder itself knows whether it stands between events.
-        let is_between = !self.tracks && self.held.is_empty();
+        // Whether what was fed ended with an event, the decoder knows; a comment in front of this one is held here.
         match &mut self.inner {
-            _ if !is_between => None,
+            _ if self.tracks || !self.held.is_empty() => None,
             Inner::Chat(inner) => inner.glance_event(piece),
             Inner::Responses(inner, _) => inner.glance_event(piece),
         }
@@ -215,9 +214,7 @@ impl FrameDecoder {
     /// One event goes on as it came.
     fn passed(&mut self, event: Bytes, out: &mut Vec<Frame>) {
         let mut seen = std::mem::take(&mut self.seen);
-        for chunk in &self.chunks {
-            seen.note(chunk);
-        }
+        seen.add(Glimpse::of(&self.chunks));
         let is_ours = self.keeps_usage && seen.reports_usage;
         let bytes = if is_ours { Bytes::new() } else { event };
         let mut frame = Frame { bytes, chunks: Vec::new(), content: seen.content, usage: seen.usage };

@@ -24,6 +24,11 @@ pub(super) fn raw_text(inside: &[u8]) -> Option<(&[u8], &[u8])> {
     is_text.then_some((text, rest))
 }
 
+/// Reads an event's data as an object of this form; `None` if it is anything else.
+pub(super) fn read<'d, T: Deserialize<'d>>(data: &'d [u8]) -> Option<T> {
+    serde_json::from_slice(data).ok().map(|Object(event)| event)
+}
+
 /// An object, and not the array of its fields that derived readers take for one.
 pub(super) struct Object<T>(pub(super) T);
 

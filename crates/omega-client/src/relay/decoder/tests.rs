@@ -138,11 +138,12 @@ fn an_event_like_the_last_is_judged_by_what_stands_before_it() {
     let end = format!("{FINISH}\n\ndata: [DONE]\n\n");
     let own = [
         &*end,
+        "data: [DONE]\n\n",
         "event: message\n",
         "data: {\"choices\":[{\"index\":0,\ndata: \"delta\":{\"content\":\"a\"}}]}\n\n",
     ];
     let refused = judged_alike(openai_tracking, ["", &usual, &end], &[&BEFORE[..], &own].concat());
-    assert_eq!(refused, 4, "the error's name, the two broken ones and the error");
+    assert_eq!(refused, 5, "the error's name, the two broken ones, the error and the end before its time");
 }
 
 #[test]

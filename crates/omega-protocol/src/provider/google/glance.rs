@@ -70,12 +70,7 @@ struct PlainDetail<'a> {
     _count: u64,
 }
 
-impl<'a> PlainEvent<'a> {
-    /// Reads an event's data; `None` if it is anything else.
-    pub(super) fn read(data: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice::<Object<Self>>(data).ok().map(|event| event.0)
-    }
-
+impl PlainEvent<'_> {
     /// The candidate's number.
     pub(super) fn index(&self) -> u32 {
         self.candidates[0].0.index

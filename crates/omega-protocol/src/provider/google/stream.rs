@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::decode::{self, Answer, CallIds, Candidate, End, MAX_CANDIDATES, Pieces, RawUsage};
 use super::errors;
 use super::glance::PlainEvent;
-use crate::provider::plain::data_line;
+use crate::provider::plain::{data_line, read};
 use crate::provider::{ChatDecoder, Glimpse};
 use crate::sse::{Item, SseParser};
 use crate::{
@@ -53,7 +53,7 @@ impl ChatDecoder for Decoder {
         if self.failed.is_some() || self.is_finished || !is_between {
             return None;
         }
-        let event = PlainEvent::read(data_line(piece)?)?;
+        let event = read::<PlainEvent<'_>>(data_line(piece)?)?;
         progress.candidates.iter().find(|begun| begun.index == event.index())?;
         progress.usage = event.usage().or(progress.usage.take());
         Some(Glimpse::text(event.content()))

@@ -1,4 +1,4 @@
-//! The usual chunk of a stream, checked without being taken apart.
+//! The usual chunk of a stream, and the usual event of the Responses API, checked without being taken apart.
 //!
 //! A [`PlainChunk`] is narrower than a [`ChatChunk`](crate::ChatChunk) in every point: whatever reads as one reads as the
 //! other, with the same content. What does not (a finish reason, tool calls, usage, an unknown field, an error) is left to
@@ -68,12 +68,7 @@ enum Assistant {
     Assistant,
 }
 
-impl<'a> PlainChunk<'a> {
-    /// Reads an event's data; `None` if it is anything else.
-    pub(super) fn read(data: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice::<Object<Self>>(data).ok().map(|chunk| chunk.0)
-    }
-
+impl PlainChunk<'_> {
     pub(super) fn index(&self) -> u32 {
         self.choices[0].0.index
     }
@@ -83,10 +78,37 @@ impl<'a> PlainChunk<'a> {
         self.texts().map(|length| length.bytes).sum()
     }
 
-    fn texts(&self) -> impl Iterator<Item = &Length<'a>> {
+    fn texts(&self) -> impl Iterator<Item = &Length<'_>> {
         let PlainDelta { content, reasoning_content, refusal, .. } = &self.choices[0].0.delta.0;
         [content, reasoning_content, refusal].into_iter().flatten()
     }
+}
+
+/// An event of the Responses API that carries more text, as nearly all do.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
+pub(super) struct MoreText<'a> {
+    #[serde(rename = "type")]
+    _kind: OutputText,
+    #[serde(default, rename = "item_id")]
+    _item: Length<'a>,
+    #[serde(default, rename = "output_index")]
+    _output: u32,
+    #[serde(default, rename = "content_index")]
+    _content: u32,
+    pub(super) delta: Length<'a>,
+    #[serde(default, rename = "logprobs")]
+    _logprobs: Option<[Nothing; 0]>,
+    #[serde(default, rename = "obfuscation")]
+    _obfuscation: Length<'a>,
+    #[serde(default, rename = "sequence_number")]
+    _number: u64,
+}
+
+#[derive(Deserialize)]
+enum OutputText {
+    #[serde(rename = "response.output_text.delta")]
+    Delta,
 }
 
 /// A chunk without its text and its padding.
@@ -150,6 +172,7 @@ fn span(data: &[u8], text: &str) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use crate::ChatChunk;
+    use crate::provider::plain::read;
 
     use super::*;
 
@@ -191,7 +214,7 @@ mod tests {
     #[test]
     fn a_glance_sees_what_a_long_look_does_or_asks_for_one() {
         for (text, enough) in CASES {
-            let glanced = PlainChunk::read(text.as_bytes());
+            let glanced = read::<PlainChunk<'_>>(text.as_bytes());
             assert_eq!(glanced.is_some(), enough, "{text}");
             let Some(glanced) = glanced else { continue };
             let chunk: ChatChunk = serde_json::from_str(text).expect(text);
@@ -206,7 +229,7 @@ mod tests {
         let mut text = CASES[0].0.as_bytes().to_vec();
         let at = text.windows(3).position(|part| part == b"sky").expect("the content");
         text[at] = 0xff;
-        assert!(PlainChunk::read(&text).is_none());
+        assert!(read::<PlainChunk<'_>>(&text).is_none());
     }
 
     fn chunk(content: &str, rest: &str) -> String {
@@ -240,15 +263,18 @@ mod tests {
         let mut fitted = 0;
         for first in &learnt {
             let mut mould = Mould::default();
-            mould.learn(first.as_bytes(), &PlainChunk::read(first.as_bytes()).expect("plain"));
+            mould.learn(first.as_bytes(), &read::<PlainChunk<'_>>(first.as_bytes()).expect("plain"));
             assert_eq!(mould.fit(first.as_bytes()), Some(4), "{first}");
             for (text, rest) in texts.iter().flat_map(|text| rests.iter().map(move |rest| (text, rest))) {
                 let other = chunk(text, rest);
                 let Some(content) = mould.fit(other.as_bytes()) else { continue };
                 fitted += 1;
-                let read: ChatChunk = serde_json::from_str(&other).expect(&other);
-                assert_eq!(read.content_bytes().unwrap_or(0), content, "{other}");
-                assert_eq!(PlainChunk::read(other.as_bytes()).map(|plain| plain.content()), Some(content));
+                let looked: ChatChunk = serde_json::from_str(&other).expect(&other);
+                assert_eq!(looked.content_bytes().unwrap_or(0), content, "{other}");
+                assert_eq!(
+                    read::<PlainChunk<'_>>(other.as_bytes()).map(|plain| plain.content()),
+                    Some(content)
+                );
             }
         }
         // Four texts need no escapes; without padding they fit the first mould, with either padding the second.
@@ -259,7 +285,7 @@ mod tests {
     fn bytes_that_are_no_text_fit_no_mould() {
         let first = chunk(" sky", "");
         let mut mould = Mould::default();
-        mould.learn(first.as_bytes(), &PlainChunk::read(first.as_bytes()).expect("plain"));
+        mould.learn(first.as_bytes(), &read::<PlainChunk<'_>>(first.as_bytes()).expect("plain"));
         let mut broken = first.into_bytes();
         let at = broken.windows(3).position(|part| part == b"sky").expect("the text");
         broken[at] = 0xff;
@@ -277,7 +303,7 @@ mod tests {
             chunk(&"a".repeat(Mould::LARGEST), ""),
         ] {
             let mut mould = Mould::default();
-            mould.learn(text.as_bytes(), &PlainChunk::read(text.as_bytes()).expect("plain"));
+            mould.learn(text.as_bytes(), &read::<PlainChunk<'_>>(text.as_bytes()).expect("plain"));
             assert_eq!(mould.fit(text.as_bytes()), None, "{text}");
         }
     }

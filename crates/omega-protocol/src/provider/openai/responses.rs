@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::glance::MoreText;
 use super::{Vendor, error};
-use crate::provider::plain::{Length, Nothing, Object, data_line};
+use crate::provider::plain::{data_line, read};
 use crate::provider::{Glimpse, ResponsesDecoder};
 use crate::sse::{Item, SseParser};
 use crate::{Extra, ProviderError, ResponseEvent, ResponsesResponse, ResponsesUsage};
@@ -81,40 +82,6 @@ impl ResponsesStream {
     }
 }
 
-/// More text of an answer, as nearly all events are.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "'de: 'a"))]
-struct MoreText<'a> {
-    #[serde(rename = "type")]
-    _kind: OutputText,
-    #[serde(default, rename = "item_id")]
-    _item: Length<'a>,
-    #[serde(default, rename = "output_index")]
-    _output: u32,
-    #[serde(default, rename = "content_index")]
-    _content: u32,
-    delta: Length<'a>,
-    #[serde(default, rename = "logprobs")]
-    _logprobs: Option<[Nothing; 0]>,
-    #[serde(default, rename = "obfuscation")]
-    _obfuscation: Length<'a>,
-    #[serde(default, rename = "sequence_number")]
-    _number: u64,
-}
-
-#[derive(Deserialize)]
-enum OutputText {
-    #[serde(rename = "response.output_text.delta")]
-    Delta,
-}
-
-impl<'a> MoreText<'a> {
-    /// Reads an event's data; `None` if it is anything else.
-    fn read(data: &'a [u8]) -> Option<Self> {
-        serde_json::from_slice::<Object<Self>>(data).ok().map(|event| event.0)
-    }
-}
-
 impl ResponsesDecoder for ResponsesStream {
     fn push(&mut self, bytes: &[u8], out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {
         if self.failed {
@@ -131,7 +98,7 @@ impl ResponsesDecoder for ResponsesStream {
         }
         // The name says nothing that the data does not say.
         let data = data_line(piece.strip_prefix(b"event: response.output_text.delta\n")?)?;
-        Some(Glimpse::text(MoreText::read(data)?.delta.bytes))
+        Some(Glimpse::text(read::<MoreText<'_>>(data)?.delta.bytes))
     }
 
     fn finish(&mut self, out: &mut Vec<ResponseEvent>) -> Result<(), ProviderError> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::glance::{Mould, PlainChunk};
 use super::{Vendor, error, normalise};
 use crate::chat::MAX_CHOICES;
-use crate::provider::plain::data_line;
+use crate::provider::plain::{data_line, read};
 use crate::provider::{ChatDecoder, Glimpse};
 use crate::sse::{Item, SseParser};
 use crate::{ChatChunk, ProviderError};
@@ -95,7 +95,7 @@ impl State {
         if let Some(content) = self.mould.fit(data) {
             return Some(content);
         }
-        let chunk = PlainChunk::read(data)?;
+        let chunk = read::<PlainChunk<'_>>(data)?;
         self.note(chunk.index(), false).ok()?;
         self.mould.learn(data, &chunk);
         Some(chunk.content())
